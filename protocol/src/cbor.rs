@@ -330,7 +330,7 @@ mod tests {
     cbor_map! {
         /// A map for these tests.
         #[derive(Debug, PartialEq)]
-        pub struct Sample {
+        pub(super) struct Sample {
             /// A number.
             required 1 number: u8,
             /// A text.

@@ -1,1 +1,69 @@
-//! x
+//! All that a dashboard, a command line, a plugin or a flow may know of a node.
+//!
+//! Plain data and one trait. Whatever a person can do is an [`Action`] that ends
+//! in [`NodeApi::act`]: it is authorised, validated, audited and idempotent
+//! there and nowhere else. What a person can see is a view.
+//!
+//! No type of the mesh, the stores or the sandbox crosses this boundary.
+
+mod action;
+mod error;
+mod view;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+pub use action::{Action, ActionRequest, NewServer, Principal, Receipt};
+pub use error::{ApiError, ErrorKind};
+pub use view::{
+    DirectoryChange, DirectoryRow, DiscoverQuery, Identity, LogLine, NodeStatus, Peer, Reach,
+    RowStatus, Server, ServerState, SortBy,
+};
+
+/// A running node, as everything above it sees it.
+#[async_trait]
+pub trait NodeApi: Send + Sync {
+    /// Does something, once: a repeat with the same key returns the first receipt.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; the text is for a person and says what to do next.
+    async fn act(&self, request: ActionRequest, by: Principal) -> Result<Receipt, ApiError>;
+
+    /// What this node is and how it does.
+    async fn status(&self) -> Result<NodeStatus, ApiError>;
+
+    /// Who this node is.
+    async fn identity(&self) -> Result<Identity, ApiError>;
+
+    /// The peers that it is connected to.
+    async fn peers(&self) -> Result<Vec<Peer>, ApiError>;
+
+    /// The game servers that it runs.
+    async fn servers(&self) -> Result<Vec<Server>, ApiError>;
+
+    /// One of them, by id, unique beginning of an id, or name.
+    async fn server(&self, server: &str) -> Result<Server, ApiError>;
+
+    /// Console lines of a server: the last `tail`, and with `follow` those to come.
+    async fn logs(
+        &self,
+        server: &str,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<'static, LogLine>, ApiError>;
+
+    /// Servers of the network that match.
+    async fn discover(&self, query: DiscoverQuery) -> Result<Vec<DirectoryRow>, ApiError>;
+
+    /// The same, and then every change to it.
+    async fn watch(
+        &self,
+        query: DiscoverQuery,
+    ) -> Result<BoxStream<'static, DirectoryChange>, ApiError>;
+
+    /// Whether the node has finished starting.
+    fn is_ready(&self) -> bool;
+
+    /// Metrics in the OpenMetrics text format.
+    async fn metrics(&self) -> Result<String, ApiError>;
+}

@@ -1,1 +1,18 @@
-//! x
+//! The replicated directory: which servers exist, who says so, and which of
+//! them are alive.
+//!
+//! [`core`] is the rules without I/O: one admission path for every way in, the
+//! replica, presence and staleness, search. [`publisher`] is the other half:
+//! when this node speaks of its own servers. [`DirectoryHandle`] runs the core
+//! in a task of its own and keeps the rows on disk through [`port::ReplicaStore`].
+//! The directory never talks to a peer itself; it says what should be fetched.
+
+mod actor;
+pub mod core;
+pub mod port;
+pub mod publisher;
+pub mod search;
+
+pub use actor::{Admitted, DirectoryClosed, DirectoryHandle, RowChange, start};
+pub use core::{Admission, Directory, Moment, Refusal, RowStatus, RowView, Source, Stats};
+pub use search::{Query, Sort};

@@ -1,0 +1,82 @@
+//! Questions that have one answer.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use homehost_api::{
+    ActionRequest, DirectoryRow, DiscoverQuery, ErrorKind, Identity, NodeStatus, Peer, Principal,
+    Receipt, Server,
+};
+
+use crate::App;
+use crate::problem::Problem;
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+pub(crate) async fn act(
+    State(app): State<App>,
+    request: Result<Json<ActionRequest>, JsonRejection>,
+) -> Answer<Receipt> {
+    let Json(request) =
+        request.map_err(|error| Problem::new(ErrorKind::Usage, error.body_text()))?;
+    Ok(Json(app.api.act(request, Principal::LocalOwner).await?))
+}
+
+pub(crate) async fn status(State(app): State<App>) -> Answer<NodeStatus> {
+    Ok(Json(app.api.status().await?))
+}
+
+pub(crate) async fn identity(State(app): State<App>) -> Answer<Identity> {
+    Ok(Json(app.api.identity().await?))
+}
+
+pub(crate) async fn peers(State(app): State<App>) -> Answer<Vec<Peer>> {
+    Ok(Json(app.api.peers().await?))
+}
+
+pub(crate) async fn servers(State(app): State<App>) -> Answer<Vec<Server>> {
+    Ok(Json(app.api.servers().await?))
+}
+
+pub(crate) async fn server(State(app): State<App>, Path(server): Path<String>) -> Answer<Server> {
+    Ok(Json(app.api.server(&server).await?))
+}
+
+pub(crate) async fn discover(
+    State(app): State<App>,
+    query: Result<Query<DiscoverQuery>, QueryRejection>,
+) -> Answer<Vec<DirectoryRow>> {
+    let query = query_of(query)?;
+    Ok(Json(app.api.discover(query).await?))
+}
+
+/// A query string that could be read, or a problem that says why not.
+pub(crate) fn query_of<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query
+        .map(|Query(query)| query)
+        .map_err(|error| Problem::new(ErrorKind::Usage, error.body_text()))
+}
+
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+pub(crate) async fn readyz(State(app): State<App>) -> Response {
+    if app.api.is_ready() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
+    }
+}
+
+pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let text = app.api.metrics().await?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+pub(crate) async fn nowhere() -> Problem {
+    Problem::new(ErrorKind::NotFound, "nothing is served here; the API is under /api/v1")
+}

@@ -1,0 +1,152 @@
+//! Who gets in, and what errors look like from outside.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use futures::stream::{self, BoxStream, StreamExt as _};
+use homehost_api::{
+    ActionRequest, ApiError, DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, Identity,
+    LogLine, NodeApi, NodeStatus, Peer, Principal, Receipt, Server,
+};
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+
+use super::*;
+
+/// A node that has nothing and refuses everything: these tests are about the
+/// way in, whole nodes are tested as processes.
+struct Nobody;
+
+fn no<T>() -> Result<T, ApiError> {
+    Err(ApiError::new(ErrorKind::NotFound, "there is no such server"))
+}
+
+#[async_trait]
+impl NodeApi for Nobody {
+    async fn act(&self, _: ActionRequest, _: Principal) -> Result<Receipt, ApiError> {
+        no()
+    }
+    async fn status(&self) -> Result<NodeStatus, ApiError> {
+        no()
+    }
+    async fn identity(&self) -> Result<Identity, ApiError> {
+        no()
+    }
+    async fn peers(&self) -> Result<Vec<Peer>, ApiError> {
+        Ok(vec![])
+    }
+    async fn servers(&self) -> Result<Vec<Server>, ApiError> {
+        no()
+    }
+    async fn server(&self, _: &str) -> Result<Server, ApiError> {
+        no()
+    }
+    async fn logs(
+        &self,
+        _: &str,
+        _: usize,
+        _: bool,
+    ) -> Result<BoxStream<'static, LogLine>, ApiError> {
+        let line = LogLine { seq: 1, at: "now".into(), text: "hello".into() };
+        Ok(stream::iter([line]).boxed())
+    }
+    async fn discover(&self, _: DiscoverQuery) -> Result<Vec<DirectoryRow>, ApiError> {
+        Ok(vec![])
+    }
+    async fn watch(
+        &self,
+        _: DiscoverQuery,
+    ) -> Result<BoxStream<'static, DirectoryChange>, ApiError> {
+        no()
+    }
+    fn is_ready(&self) -> bool {
+        false
+    }
+    async fn metrics(&self) -> Result<String, ApiError> {
+        Ok("# EOF\n".into())
+    }
+}
+
+async fn ask(request: axum::http::request::Builder, body: &str) -> (StatusCode, String) {
+    let address = "127.0.0.1:7780".parse().unwrap();
+    let router = router(Arc::new(Nobody), Token::new("secret".into()), address);
+    let request = request.body(Body::from(body.to_owned())).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+fn get(path: &str) -> axum::http::request::Builder {
+    Request::get(path).header("host", "localhost:7780").header("authorization", "Bearer secret")
+}
+
+#[tokio::test]
+async fn only_the_token_opens_the_api() {
+    assert_eq!(ask(get("/api/v1/peers"), "").await, (StatusCode::OK, "[]".into()));
+    for header in
+        [None, Some("Bearer"), Some("Bearer wrong!"), Some("Bearer secre"), Some("secret")]
+    {
+        let mut request = Request::get("/api/v1/peers").header("host", "localhost:7780");
+        if let Some(header) = header {
+            request = request.header("authorization", header);
+        }
+        assert_eq!(ask(request, "").await.0, StatusCode::UNAUTHORIZED, "{header:?}");
+    }
+}
+
+#[tokio::test]
+async fn other_names_and_other_pages_are_refused() {
+    for host in ["localhost:7780", "127.0.0.1:7780", "[::1]:7780", "LOCALHOST:7780"] {
+        let request = Request::get("/healthz").header("host", host);
+        assert_eq!(ask(request, "").await.0, StatusCode::OK, "{host}");
+    }
+    for host in ["evil.example:7780", "localhost", "localhost:80", "localhost:7780.evil.example"] {
+        let request = Request::get("/healthz").header("host", host);
+        assert_eq!(ask(request, "").await.0, StatusCode::FORBIDDEN, "{host}");
+    }
+    assert_eq!(ask(Request::get("/healthz"), "").await.0, StatusCode::FORBIDDEN);
+    for (origin, status) in [
+        ("http://localhost:7780", StatusCode::OK),
+        ("http://evil.example", StatusCode::FORBIDDEN),
+        ("https://localhost:7780", StatusCode::FORBIDDEN),
+        ("null", StatusCode::FORBIDDEN),
+    ] {
+        let request = get("/api/v1/peers").header("origin", origin);
+        assert_eq!(ask(request, "").await.0, status, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn errors_have_a_kind_and_a_sentence() {
+    let (status, body) = ask(get("/api/v1/servers/none"), "").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(body, r#"{"error":{"kind":"not-found","message":"there is no such server"}}"#);
+    let (status, body) = ask(get("/api/v1/discover?colour=red"), "").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body.contains("unknown field") && body.contains("colour"), "{body}");
+    assert_eq!(ask(get("/elsewhere"), "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(ask(get("/readyz"), "").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let post = || {
+        Request::post("/api/v1/actions")
+            .header("host", "localhost:7780")
+            .header("authorization", "Bearer secret")
+            .header("content-type", "application/json")
+    };
+    for body in ["", "{", r#"{"action":{"do":"fly"}}"#, &"x".repeat(100_000)] {
+        let (status, _) = ask(post(), body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+    }
+    let known = r#"{"action":{"do":"server-start","server":"x"}}"#;
+    assert_eq!(ask(post(), known).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_stream_says_that_it_ended() {
+    let (status, body) = ask(get("/api/v1/servers/x/logs?tail=5"), "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("event: line\ndata: {\"seq\":1"), "{body}");
+    assert!(body.ends_with("event: end\ndata: {}\n\n"), "{body}");
+}

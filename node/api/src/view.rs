@@ -1,0 +1,273 @@
+//! Everything that a person can see.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What a node is and how it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Peer id.
+    pub node: String,
+    /// Root id of the owner.
+    pub root: String,
+    /// Network.
+    pub network: String,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Its folder.
+    pub data_dir: String,
+    /// Where it listens, as multiaddrs with the peer id.
+    pub addresses: Vec<String>,
+    /// Connected peers.
+    pub peers: usize,
+    /// A sentence when it has no peer.
+    pub alone: Option<String>,
+    /// Listings in the replica.
+    pub listings: usize,
+    /// Tombstones in the replica.
+    pub tombstones: usize,
+    /// Its own servers that are running.
+    pub servers_running: usize,
+    /// Its own servers.
+    pub servers: usize,
+    /// Records not taken in since the start, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Who a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Peer id of this machine.
+    pub node: String,
+    /// Root id of its owner.
+    pub root: String,
+    /// Number of this device among the owner's.
+    pub device: u8,
+    /// How often the owner's keys were rotated.
+    pub key_epoch: u16,
+    /// Network.
+    pub network: String,
+    /// Where the keys lie.
+    pub folder: String,
+}
+
+/// A connected peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Peer id.
+    pub node: String,
+    /// Multiaddr of the connection.
+    pub address: String,
+    /// `host` or `bootstrap`.
+    pub role: String,
+    /// Program and version that it names.
+    pub agent: String,
+    /// `outgoing` or `incoming`.
+    pub direction: String,
+    /// Round trip in milliseconds, once it is known.
+    pub rtt_ms: Option<u64>,
+    /// Seconds since the connection was made.
+    pub connected_s: u64,
+}
+
+/// State of a hosted server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerState {
+    /// Not running.
+    Offline,
+    /// Running, but its query is not answered yet.
+    Starting,
+    /// Running and answering.
+    Running,
+    /// Being stopped.
+    Stopping,
+    /// Ended unasked; it will be started again in a moment.
+    Backoff,
+    /// Ended unasked too often; waits for a person.
+    Crashed,
+}
+
+impl ServerState {
+    /// The word for it, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Crashed => "crashed",
+        }
+    }
+}
+
+/// A hosted server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Server id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Game slug.
+    pub game: String,
+    /// State.
+    pub state: ServerState,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Process id of the game.
+    pub pid: Option<u32>,
+    /// Ports by name, as in `game` → `30000/udp`.
+    pub ports: BTreeMap<String, String>,
+    /// Players now, if that is known.
+    pub players: Option<u16>,
+    /// Places, if that is known.
+    pub slots: Option<u16>,
+    /// Unasked ends since a person started it.
+    pub restarts: u32,
+    /// How it ended last.
+    pub last_exit: Option<String>,
+    /// What is wrong and what to do next.
+    pub problem: Option<String>,
+    /// Where players join, as far as this node knows.
+    pub addresses: Vec<String>,
+    /// Start line as it was given.
+    pub exec: Vec<String>,
+    /// Kind of query.
+    pub query: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Region.
+    pub region: Option<String>,
+    /// Its folder for the game's files.
+    pub folder: String,
+}
+
+/// One line of a server's console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Number of the line since the game was started.
+    pub seq: u64,
+    /// When it was written, RFC 3339.
+    pub at: String,
+    /// The line.
+    pub text: String,
+}
+
+/// Orders of a search.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SortBy {
+    /// Most players first.
+    #[default]
+    Players,
+    /// By name.
+    Name,
+    /// Newest first.
+    New,
+}
+
+/// What to look for. Everything left out does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiscoverQuery {
+    /// Game slug.
+    pub game: Option<String>,
+    /// Tags, separated by commas, all of which must be there.
+    pub tags: Option<String>,
+    /// Region slug.
+    pub region: Option<String>,
+    /// Words, each of which must be in name, description, game or tags.
+    pub text: Option<String>,
+    /// Only where somebody plays.
+    pub has_players: bool,
+    /// Also stale and withdrawn rows.
+    pub all: bool,
+    /// Order.
+    pub sort: SortBy,
+    /// Most rows wanted.
+    pub limit: Option<usize>,
+}
+
+/// What is known of a row's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowStatus {
+    /// Its host spoke of it lately.
+    Live,
+    /// Its host is silent.
+    Stale,
+    /// Its host took it back.
+    Withdrawn,
+}
+
+/// How far a row's addresses are known to be reachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// Only the host says so.
+    Claimed,
+}
+
+/// A server of the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryRow {
+    /// Server id.
+    pub id: String,
+    /// Root id of its host.
+    pub host: String,
+    /// Name.
+    pub name: String,
+    /// Game slug.
+    pub game: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Region.
+    pub region: Option<String>,
+    /// Players now; null when unknown, which is not 0.
+    pub players: Option<u16>,
+    /// Places; null when unknown.
+    pub slots: Option<u16>,
+    /// Where to join, as in `203.0.113.7:30000/udp`.
+    pub addresses: Vec<String>,
+    /// Status.
+    pub status: RowStatus,
+    /// Reach.
+    pub reach: Reach,
+    /// When this version was signed, RFC 3339, by the host's clock.
+    pub issued: String,
+    /// When it was last known to be alive, RFC 3339.
+    pub seen: String,
+    /// False for a row that this node knew before its restart and that nobody
+    /// has spoken of since.
+    pub confirmed: bool,
+    /// One sentence of the host.
+    pub description: Option<String>,
+    /// Language.
+    pub language: Option<String>,
+    /// Version of the game that players need.
+    pub version: Option<String>,
+    /// Whether players need a password.
+    pub password: bool,
+}
+
+/// A change to the result of a search.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum DirectoryChange {
+    /// A row is new in the result, or different.
+    Put {
+        /// The row.
+        row: Box<DirectoryRow>,
+    },
+    /// A row is no longer in the result.
+    Gone {
+        /// Its id.
+        id: String,
+    },
+}

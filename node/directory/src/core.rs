@@ -1,0 +1,254 @@
+//! The rules of the directory, without clock, socket or disk.
+//!
+//! Everything comes in through [`Directory::admit`]; what it wants done comes
+//! out as [`Output`]s. Time is passed in as a [`Moment`].
+
+mod admission;
+mod liveness;
+mod row;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use homehost_protocol::limits::{RPC_RESPONSE_BYTES_MAX, TOMBSTONE_TTL};
+use homehost_protocol::rpc::{HeldRecord, Response};
+use homehost_protocol::{NetworkName, RootId, ServerId, ServerListing, UnixMillis};
+
+pub use admission::{Admission, Refusal, Source};
+pub use liveness::{presence_interval, stale_after};
+use row::{HostPresence, Row};
+pub use row::{RowStatus, RowView};
+
+/// Now, on both clocks: the wall clock for what records say, the monotonic one
+/// for how long ago something was heard.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Wall clock.
+    pub wall: UnixMillis,
+    /// Monotonic clock, as time since an origin that lies at least
+    /// [`MONO_ORIGIN`] before the start: what a peer heard before we started
+    /// must have a place, and an `Instant` cannot go back past the boot.
+    pub mono: Duration,
+}
+
+impl Moment {
+    /// The same moment, later; for tests and timers.
+    pub fn plus(self, span: Duration) -> Self {
+        Self { wall: self.wall.plus(span), mono: self.mono + span }
+    }
+}
+
+/// How far back a [`Moment`] can reach: longer than any record lives.
+pub const MONO_ORIGIN: Duration = Duration::from_secs(48 * 3600);
+
+/// What the core wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Keep a row on disk.
+    Store {
+        /// Key in the replica.
+        key: Vec<u8>,
+        /// Value in the replica.
+        value: Vec<u8>,
+    },
+    /// Remove a row from disk.
+    Forget {
+        /// Key in the replica.
+        key: Vec<u8>,
+    },
+    /// A row is new, changed, or gone.
+    Changed(ServerId),
+    /// A host said that it runs servers whose listings are not here: ask whoever
+    /// passed that on.
+    Fetch(Vec<ServerId>),
+}
+
+/// Device of a root.
+type Device = (RootId, u8);
+
+/// The replica and its rules.
+#[derive(Debug)]
+pub struct Directory {
+    network: NetworkName,
+    rows: BTreeMap<ServerId, Row>,
+    of_root: BTreeMap<RootId, BTreeSet<ServerId>>,
+    presences: BTreeMap<Device, HostPresence>,
+    refused: BTreeMap<&'static str, u64>,
+    admitted: u64,
+    /// Rows that are no tombstones.
+    live_listings: usize,
+}
+
+/// Figures for metrics and for `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Rows that are offers.
+    pub listings: usize,
+    /// Rows that are tombstones.
+    pub tombstones: usize,
+    /// Hosts whose presence is known.
+    pub hosts: usize,
+    /// Records taken in since the start.
+    pub admitted: u64,
+    /// Records not taken in since the start, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+impl Directory {
+    /// An empty directory of a network.
+    pub fn new(network: NetworkName) -> Self {
+        Self {
+            network,
+            rows: BTreeMap::new(),
+            of_root: BTreeMap::new(),
+            presences: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            admitted: 0,
+            live_listings: 0,
+        }
+    }
+
+    /// Figures of now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            listings: self.live_listings,
+            tombstones: self.rows.len() - self.live_listings,
+            hosts: self.presences.len(),
+            admitted: self.admitted,
+            refused: self.refused.clone(),
+        }
+    }
+
+    /// How often a host speaks of its servers in a directory of this size.
+    pub fn presence_interval(&self) -> Duration {
+        presence_interval(self.live_listings)
+    }
+
+    /// Removes what is over: expired rows, tombstones that nothing can outlive
+    /// any more, presence nobody refers to.
+    pub fn tick(&mut self, now: Moment) -> Vec<Output> {
+        let over: Vec<ServerId> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| row.retain_until <= now.wall)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut outputs = Vec::new();
+        for id in over {
+            outputs.push(Output::Forget { key: row::key(&id) });
+            outputs.push(Output::Changed(id));
+            self.drop_row(&id);
+        }
+        self.presences.retain(|_, presence| {
+            presence.heard + homehost_protocol::limits::PRESENCE_TTL_MAX > now.mono
+        });
+        outputs
+    }
+
+    /// One row as a reader sees it.
+    pub fn view(&self, id: &ServerId, now: Moment) -> Option<RowView> {
+        self.rows.get(id).map(|row| self.view_of(id, row, now))
+    }
+
+    /// The rows whose listing and search text are wanted, as a reader sees them.
+    pub fn views(
+        &self,
+        now: Moment,
+        wanted: impl Fn(&ServerListing, &str) -> bool,
+    ) -> impl Iterator<Item = RowView> {
+        self.rows
+            .iter()
+            .filter(move |(_, row)| wanted(&row.listing, &row.text))
+            .map(move |(id, row)| self.view_of(id, row, now))
+    }
+
+    /// The rows after `after`, as many as fit one response, with the presence
+    /// of their hosts. Rows that only an on-link peer may have are left out for
+    /// others.
+    pub fn page(&self, after: Option<ServerId>, on_link: bool, now: Moment) -> Response {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let mut page = Page::new(on_link);
+        for (id, row) in self.rows.range((from, Unbounded)) {
+            if !page.take(self, row, now) {
+                page.response.next = page.last;
+                break;
+            }
+            page.last = Some(*id);
+        }
+        page.response
+    }
+
+    /// The rows of `ids`, with the presence of their hosts.
+    pub fn get(&self, ids: &[ServerId], on_link: bool, now: Moment) -> Response {
+        let mut page = Page::new(on_link);
+        for row in ids.iter().filter_map(|id| self.rows.get(id)) {
+            page.take(self, row, now);
+        }
+        page.response
+    }
+
+    fn drop_row(&mut self, id: &ServerId) {
+        let Some(row) = self.rows.remove(id) else { return };
+        self.live_listings -= usize::from(!row.listing.is_withdrawn());
+        if let Some(ids) = self.of_root.get_mut(&row.header.root) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.of_root.remove(&row.header.root);
+            }
+        }
+    }
+
+    fn is_for_everyone(&self, row: &Row) -> bool {
+        admission::scope_fits_everyone(&self.network, &row.listing)
+    }
+}
+
+/// A response being filled.
+struct Page {
+    response: Response,
+    bytes: usize,
+    on_link: bool,
+    hosts: BTreeSet<Device>,
+    last: Option<ServerId>,
+}
+
+impl Page {
+    fn new(on_link: bool) -> Self {
+        // The map, the array and `next` around the records.
+        let bytes = 64;
+        Self { response: Response::default(), bytes, on_link, hosts: BTreeSet::new(), last: None }
+    }
+
+    /// Adds a row and its host's presence; false when they do not fit.
+    fn take(&mut self, directory: &Directory, row: &Row, now: Moment) -> bool {
+        if !self.on_link && !directory.is_for_everyone(row) {
+            return true;
+        }
+        let held = |envelope: &[u8], age: Duration| HeldRecord {
+            envelope: envelope.to_vec(),
+            age_s: age.as_secs().try_into().unwrap_or(u32::MAX),
+        };
+        let device = (row.header.root, row.header.dev);
+        let mut records = Vec::with_capacity(2);
+        // The listing goes first: a presence of unknown servers asks for them.
+        let age = row.heard.map_or(TOMBSTONE_TTL, |heard| now.mono.saturating_sub(heard));
+        records.push(held(&row.envelope, age));
+        if !self.hosts.contains(&device)
+            && let Some(presence) = directory.presences.get(&device)
+        {
+            records.push(held(&presence.envelope, now.mono.saturating_sub(presence.heard)));
+        }
+        let bytes: usize = records.iter().map(HeldRecord::wire_bytes).sum();
+        if self.bytes + bytes > RPC_RESPONSE_BYTES_MAX {
+            return false;
+        }
+        self.bytes += bytes;
+        self.hosts.insert(device);
+        self.response.records.extend(records);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

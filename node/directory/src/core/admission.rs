@@ -1,0 +1,323 @@
+//! The one way in: validated, in order, wanted.
+
+use std::time::Duration;
+
+use homehost_protocol::limits::{REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
+use homehost_protocol::validate::{IgnoreReason, NoChains};
+use homehost_protocol::{
+    NetworkName, Presence, Record, RootId, Scope, ServerId, ServerListing, Validated, Verdict,
+    validate,
+};
+
+use super::row::{self, HostPresence, Row};
+use super::{Directory, Moment, Output};
+
+/// How a record came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// By gossip: it may have come from anywhere.
+    Gossip,
+    /// By the directory RPC, from a peer on the same link or not.
+    Peer {
+        /// Whether that peer is on the same link or machine.
+        on_link: bool,
+        /// How long ago that peer last heard of it, as it says.
+        age: Duration,
+    },
+    /// Signed by this node.
+    Own,
+}
+
+/// What became of a record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// New here, and kept.
+    New,
+    /// Not taken in.
+    Refused(Refusal),
+}
+
+/// Why a record was not taken in.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// No honest node could have passed it on.
+    #[error("{0}")]
+    Invalid(String),
+    /// It does not count here and now.
+    #[error("{0}")]
+    Ignored(IgnoreReason),
+    /// Here already.
+    #[error("known already")]
+    Known,
+    /// A newer version is here.
+    #[error("a newer version is known")]
+    Old,
+    /// Another record of the same sequence number stands.
+    #[error("another record with the same sequence number stands")]
+    Equivocation,
+    /// Its root needs a key chain that is not here.
+    #[error("the key chain of its root is not known")]
+    NeedChain,
+    /// Its addresses are not for this way of travelling.
+    #[error("join addresses that do not belong on this network")]
+    Scope,
+    /// Its root has as many rows as a root may have.
+    #[error("its root has as many servers as it may have")]
+    RootQuota,
+    /// The replica is full.
+    #[error("the replica is full")]
+    Full,
+    /// A kind of record that the directory does not keep.
+    #[error("not a record of the directory")]
+    NotKept,
+}
+
+impl Refusal {
+    /// Whether the peer that passed it on is to blame (spec/mesh §3).
+    pub fn is_blameworthy(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::Scope)
+    }
+
+    /// A short name for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Ignored(IgnoreReason::Expired) => "expired",
+            Self::Ignored(IgnoreReason::Future) => "future",
+            Self::Ignored(_) => "unknown_or_lax",
+            Self::Known => "known",
+            Self::Old => "old",
+            Self::Equivocation => "equivocation",
+            Self::NeedChain => "need_chain",
+            Self::Scope => "scope",
+            Self::RootQuota => "root_quota",
+            Self::Full => "full",
+            Self::NotKept => "not_kept",
+        }
+    }
+}
+
+/// Whether a listing may travel to nodes anywhere: on the public network only
+/// with addresses that work from anywhere.
+pub(super) fn scope_fits_everyone(network: &NetworkName, listing: &ServerListing) -> bool {
+    !network.is_main() || listing.addresses.iter().all(|address| address.scope() == Scope::Global)
+}
+
+impl Directory {
+    /// Takes in one envelope, or says why not.
+    pub fn admit(&mut self, bytes: &[u8], source: Source, now: Moment) -> (Admission, Vec<Output>) {
+        let mut outputs = Vec::new();
+        let result = match validate(bytes, &self.network, &NoChains, now.wall) {
+            Verdict::Accept(validated) => {
+                self.admit_validated(bytes, *validated, source, now, &mut outputs)
+            }
+            Verdict::Reject(reason) => Err(Refusal::Invalid(reason.to_string())),
+            Verdict::Ignore(reason) => Err(Refusal::Ignored(reason)),
+            Verdict::NeedChain(_) => Err(Refusal::NeedChain),
+        };
+        let admission = match result {
+            Ok(()) => {
+                self.admitted += 1;
+                Admission::New
+            }
+            Err(refusal) => {
+                *self.refused.entry(refusal.label()).or_default() += 1;
+                Admission::Refused(refusal)
+            }
+        };
+        (admission, outputs)
+    }
+
+    /// Takes in a row from disk. False when it holds no longer and should be
+    /// removed there.
+    pub fn load(&mut self, key: &[u8], value: &[u8], now: Moment) -> bool {
+        let Some((first_seen, seen, envelope)) = row::parse_value(value) else { return false };
+        let Verdict::Accept(validated) = validate(envelope, &self.network, &NoChains, now.wall)
+        else {
+            return false;
+        };
+        let Record::ServerListing(listing) = validated.record else { return false };
+        let id = listing.id(&validated.header.root);
+        if row::key(&id) != key {
+            return false;
+        }
+        self.put_row(Row {
+            id,
+            rec_id: validated.id,
+            retain_until: validated.header.expires(),
+            text: row::search_text(&listing),
+            header: validated.header,
+            listing,
+            envelope: envelope.to_vec(),
+            first_seen,
+            heard: None,
+            seen,
+            loaded: now.mono,
+        });
+        true
+    }
+
+    fn admit_validated(
+        &mut self,
+        bytes: &[u8],
+        validated: Validated,
+        source: Source,
+        now: Moment,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        match &validated.record {
+            Record::ServerListing(_) => self.admit_listing(bytes, validated, source, now, outputs),
+            Record::Presence(_) => self.admit_presence(bytes, validated, source, now, outputs),
+            Record::HostAnnouncement(_) => Err(Refusal::NotKept),
+        }
+    }
+
+    fn admit_listing(
+        &mut self,
+        bytes: &[u8],
+        validated: Validated,
+        source: Source,
+        now: Moment,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let Record::ServerListing(listing) = validated.record else { return Ok(()) };
+        let header = validated.header;
+        let id = listing.id(&header.root);
+        self.check_scope(&listing, source)?;
+        let heard = now.mono.saturating_sub(age_of(source));
+        let mut retain_until = header.expires().min(now.wall.plus(header.ttl));
+        if let Some(row) = self.rows.get_mut(&id) {
+            if row.rec_id == validated.id {
+                // A peer knows a row that came from disk: that confirms it.
+                if row.heard.is_none() && matches!(source, Source::Peer { .. }) {
+                    row.heard = Some(heard);
+                    outputs.push(Output::Changed(id));
+                }
+                return Err(Refusal::Known);
+            }
+            match header.order().cmp(&row.header.order()) {
+                std::cmp::Ordering::Less => return Err(Refusal::Old),
+                std::cmp::Ordering::Equal if row.rec_id < validated.id => {
+                    return Err(Refusal::Equivocation);
+                }
+                _ => {}
+            }
+            if listing.is_withdrawn() {
+                // The version that it takes back may live longer than the
+                // tombstone itself, if the host's clock went backwards.
+                retain_until = retain_until.max(row.retain_until);
+            }
+        } else {
+            self.check_room(&header.root)?;
+        }
+        outputs.push(Output::Store {
+            key: row::key(&id),
+            value: row::value(now.wall, now.wall, bytes),
+        });
+        outputs.push(Output::Changed(id));
+        self.put_row(Row {
+            id,
+            rec_id: validated.id,
+            header,
+            text: row::search_text(&listing),
+            listing,
+            envelope: bytes.to_vec(),
+            first_seen: now.wall,
+            heard: Some(heard),
+            seen: now.wall,
+            loaded: now.mono,
+            retain_until,
+        });
+        Ok(())
+    }
+
+    fn admit_presence(
+        &mut self,
+        bytes: &[u8],
+        validated: Validated,
+        source: Source,
+        now: Moment,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let Record::Presence(presence) = validated.record else { return Ok(()) };
+        let device = (validated.header.root, validated.header.dev);
+        let order = validated.header.order();
+        let before = self.presences.get(&device);
+        if let Some(before) = before {
+            match order.cmp(&before.order) {
+                std::cmp::Ordering::Less => return Err(Refusal::Old),
+                std::cmp::Ordering::Equal => return Err(Refusal::Known),
+                std::cmp::Ordering::Greater => {}
+            }
+        } else if self.presences.len() >= REPLICA_ROWS_MAX {
+            return Err(Refusal::Full);
+        }
+        let missing = self.missing(&device.0, &presence);
+        if !missing.is_empty() {
+            outputs.push(Output::Fetch(missing));
+        }
+        if let Some(ids) = self.of_root.get(&device.0) {
+            outputs.extend(ids.iter().map(|id| Output::Changed(*id)));
+        }
+        let heard = now.mono.saturating_sub(age_of(source));
+        let envelope = bytes.to_vec();
+        self.presences.insert(device, HostPresence { order, presence, envelope, heard });
+        Ok(())
+    }
+
+    /// The servers of a presence whose live listing is not here.
+    fn missing(&self, root: &RootId, presence: &Presence) -> Vec<ServerId> {
+        let known = self.of_root.get(root);
+        presence
+            .servers
+            .iter()
+            .map(|server| server.id)
+            .filter(|id| !known.is_some_and(|ids| ids.contains(id)))
+            .collect()
+    }
+
+    fn check_scope(&self, listing: &ServerListing, source: Source) -> Result<(), Refusal> {
+        let fits = match source {
+            Source::Own => true,
+            Source::Gossip | Source::Peer { on_link: false, .. } => {
+                scope_fits_everyone(&self.network, listing)
+            }
+            Source::Peer { on_link: true, .. } => {
+                !self.network.is_main()
+                    || listing
+                        .addresses
+                        .iter()
+                        .all(|a| matches!(a.scope(), Scope::Global | Scope::OnLink))
+            }
+        };
+        if fits { Ok(()) } else { Err(Refusal::Scope) }
+    }
+
+    fn check_room(&self, root: &RootId) -> Result<(), Refusal> {
+        if self.of_root.get(root).is_some_and(|ids| ids.len() >= ROWS_PER_ROOT_MAX) {
+            return Err(Refusal::RootQuota);
+        }
+        if self.rows.len() >= REPLICA_ROWS_MAX {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    fn put_row(&mut self, row: Row) {
+        self.drop_row(&row.id);
+        self.live_listings += usize::from(!row.listing.is_withdrawn());
+        self.of_root.entry(row.header.root).or_default().insert(row.id);
+        self.rows.insert(row.id, row);
+    }
+}
+
+/// Rows of one root, tombstones included: what its device may run, and as many
+/// that it stopped within a day.
+const ROWS_PER_ROOT_MAX: usize = 2 * SERVERS_PER_DEVICE_MAX;
+
+fn age_of(source: Source) -> Duration {
+    match source {
+        Source::Peer { age, .. } => age,
+        Source::Gossip | Source::Own => Duration::ZERO,
+    }
+}

@@ -1,0 +1,352 @@
+//! What the directory takes in, keeps, and says of a row's life.
+
+use super::*;
+use homehost_protocol::keys::{DeviceKey, KeyDigest};
+use homehost_protocol::record::RecordSigner;
+use homehost_protocol::record::listing::ListingState;
+use homehost_protocol::record::presence::ServerPresence;
+use homehost_protocol::{Presence, RecId, Record, ServerListing, ServerNonce};
+
+use crate::search::{Query, Sort};
+
+fn moment(seconds: u64) -> Moment {
+    Moment { wall: UnixMillis(1_795_168_800_000), mono: MONO_ORIGIN }
+        .plus(Duration::from_secs(seconds))
+}
+
+fn signer_on(root: u8, network: &str) -> RecordSigner {
+    let next = KeyDigest::of(&DeviceKey::from_seed([99; 32]).public());
+    RecordSigner::genesis(DeviceKey::from_seed([root; 32]), next, network.parse().expect("a name"))
+}
+
+fn signer(root: u8) -> RecordSigner {
+    signer_on(root, "test")
+}
+
+fn directory() -> Directory {
+    Directory::new("test".parse().expect("a name"))
+}
+
+fn listing(n: u8) -> ServerListing {
+    ServerListing {
+        nonce: ServerNonce([n; 16]),
+        state: ListingState::Live,
+        game: "luanti".into(),
+        name: format!("server {n}"),
+        description: None,
+        tags: vec![],
+        region: None,
+        language: None,
+        game_version: None,
+        addresses: vec!["8.8.8.8:30000/udp".parse().expect("an address")],
+        slots: Some(20),
+        flags: None,
+        plugin_set: None,
+    }
+}
+
+fn withdrawn(n: u8) -> ServerListing {
+    ServerListing { state: ListingState::Withdrawn, addresses: vec![], ..listing(n) }
+}
+
+fn sign(root: u8, listing: ServerListing, seconds: u64) -> Vec<u8> {
+    let at = moment(seconds).wall;
+    signer(root).sign(&Record::ServerListing(listing), at.0, at).expect("a listing that holds")
+}
+
+fn presence(root: u8, servers: &[(u8, Option<u16>)], seconds: u64) -> Vec<u8> {
+    let at = moment(seconds).wall;
+    let mut servers: Vec<_> = servers
+        .iter()
+        .map(|(n, players)| ServerPresence { id: id(root, *n), players: *players, slots: None })
+        .collect();
+    servers.sort_by_key(|server| server.id);
+    signer(root)
+        .sign(&Record::Presence(Presence { servers }), at.0, at)
+        .expect("a presence that holds")
+}
+
+fn id(root: u8, n: u8) -> ServerId {
+    listing(n).id(&signer(root).root())
+}
+
+fn gossip(directory: &mut Directory, bytes: &[u8], seconds: u64) -> Admission {
+    directory.admit(bytes, Source::Gossip, moment(seconds)).0
+}
+
+fn status(directory: &Directory, root: u8, n: u8, seconds: u64) -> RowStatus {
+    directory.view(&id(root, n), moment(seconds)).expect("the row").status
+}
+
+#[test]
+fn a_row_lives_as_long_as_its_host_speaks_of_it() {
+    let mut directory = directory();
+    assert_eq!(gossip(&mut directory, &sign(1, listing(1), 0), 0), Admission::New);
+    assert_eq!(status(&directory, 1, 1, 89), RowStatus::Live);
+    assert_eq!(status(&directory, 1, 1, 90), RowStatus::Stale);
+    gossip(&mut directory, &presence(1, &[(1, Some(3))], 60), 60);
+    assert_eq!(status(&directory, 1, 1, 149), RowStatus::Live);
+    assert_eq!(directory.view(&id(1, 1), moment(149)).expect("the row").players, Some(3));
+    assert_eq!(status(&directory, 1, 1, 150), RowStatus::Stale);
+    assert_eq!(directory.view(&id(1, 1), moment(150)).expect("the row").players, None);
+}
+
+#[test]
+fn a_presence_that_leaves_a_server_out_ends_it() {
+    let mut directory = directory();
+    gossip(&mut directory, &sign(1, listing(1), 0), 0);
+    gossip(&mut directory, &presence(1, &[], 5), 5);
+    assert_eq!(status(&directory, 1, 1, 5), RowStatus::Stale);
+    // A newer listing speaks for itself until the next presence.
+    gossip(&mut directory, &sign(1, listing(1), 6), 6);
+    assert_eq!(status(&directory, 1, 1, 6), RowStatus::Live);
+}
+
+#[test]
+fn unknown_players_are_not_zero() {
+    let mut directory = directory();
+    gossip(&mut directory, &sign(1, listing(1), 0), 0);
+    gossip(&mut directory, &presence(1, &[(1, None)], 1), 1);
+    assert_eq!(directory.view(&id(1, 1), moment(1)).expect("the row").players, None);
+    let query = Query { has_players: true, ..Query::default() };
+    assert!(directory.search(&query, moment(1)).is_empty());
+}
+
+#[test]
+fn nothing_resurrects_what_was_withdrawn() {
+    let mut directory = directory();
+    let old = sign(1, listing(1), 0);
+    gossip(&mut directory, &old, 0);
+    assert_eq!(gossip(&mut directory, &sign(1, withdrawn(1), 1), 1), Admission::New);
+    assert_eq!(gossip(&mut directory, &old, 2), Admission::Refused(Refusal::Old));
+    assert_eq!(status(&directory, 1, 1, 2), RowStatus::Withdrawn);
+    gossip(&mut directory, &presence(1, &[(1, Some(1))], 3), 3);
+    assert_eq!(status(&directory, 1, 1, 3), RowStatus::Withdrawn);
+    // Until after the old version is dead by itself, and then it is gone.
+    directory.tick(moment(24 * 3600 + 2));
+    assert_eq!(status(&directory, 1, 1, 24 * 3600), RowStatus::Withdrawn);
+    let again = directory.admit(&old, Source::Gossip, moment(24 * 3600 + 2)).0;
+    assert!(matches!(again, Admission::Refused(Refusal::Ignored(_))));
+    directory.tick(moment(25 * 3600 + 2));
+    assert!(directory.view(&id(1, 1), moment(25 * 3600 + 2)).is_none());
+    assert_eq!(directory.stats().tombstones, 0);
+}
+
+#[test]
+fn a_row_that_was_never_seen_alive_can_be_withdrawn() {
+    let mut directory = directory();
+    assert_eq!(gossip(&mut directory, &sign(1, withdrawn(1), 1), 1), Admission::New);
+    let old = gossip(&mut directory, &sign(1, listing(1), 0), 2);
+    assert_eq!(old, Admission::Refused(Refusal::Old));
+}
+
+#[test]
+fn of_two_bodies_with_one_seq_the_lower_hash_stands() {
+    let one = sign(1, listing(1), 0);
+    let two = sign(1, ServerListing { name: "other".into(), ..listing(1) }, 0);
+    let names: Vec<String> = [[&one, &two], [&two, &one]]
+        .into_iter()
+        .map(|order| {
+            let mut directory = directory();
+            for bytes in order {
+                gossip(&mut directory, bytes, 0);
+            }
+            directory.view(&id(1, 1), moment(0)).expect("the row").listing.name
+        })
+        .collect();
+    assert_eq!(names[0], names[1]);
+}
+
+#[test]
+fn a_presence_of_unknown_servers_asks_for_them() {
+    let mut directory = directory();
+    gossip(&mut directory, &sign(1, listing(1), 0), 0);
+    let bytes = presence(1, &[(1, None), (2, None)], 1);
+    let (_, outputs) = directory.admit(&bytes, Source::Gossip, moment(1));
+    assert!(outputs.contains(&Output::Fetch(vec![id(1, 2)])), "{outputs:?}");
+}
+
+#[test]
+fn a_row_from_disk_is_shown_and_not_yet_confirmed() {
+    let mut before = directory();
+    let (_, outputs) = before.admit(&sign(1, listing(1), 0), Source::Gossip, moment(0));
+    let Some(Output::Store { key, value }) = outputs.into_iter().next() else {
+        panic!("a row to store")
+    };
+    let mut after = directory();
+    assert!(after.load(&key, &value, moment(3600)));
+    let view = after.view(&id(1, 1), moment(3600)).expect("the row");
+    assert_eq!((view.status, view.confirmed), (RowStatus::Live, false));
+    assert_eq!(view.seen, moment(0).wall);
+    assert_eq!(status(&after, 1, 1, 3690), RowStatus::Stale);
+    // A peer that heard of it 20 s ago confirms it.
+    let source = Source::Peer { on_link: false, age: Duration::from_secs(20) };
+    let (known, _) = after.admit(&sign(1, listing(1), 0), source, moment(3600));
+    assert_eq!(known, Admission::Refused(Refusal::Known));
+    let view = after.view(&id(1, 1), moment(3600)).expect("the row");
+    assert_eq!((view.status, view.confirmed), (RowStatus::Live, true));
+    assert_eq!(view.seen, moment(3580).wall);
+}
+
+#[test]
+fn damaged_and_foreign_rows_on_disk_are_dropped() {
+    let mut directory = directory();
+    let envelope = sign(1, listing(1), 0);
+    let good = row::value(moment(0).wall, moment(0).wall, &envelope);
+    let key = row::key(&id(1, 1));
+    for end in 0..good.len() {
+        assert!(!directory.load(&key, &good[..end], moment(0)), "{end}");
+    }
+    assert!(!directory.load(&row::key(&id(1, 2)), &good, moment(0)));
+    assert!(directory.load(&key, &good, moment(0)));
+}
+
+#[test]
+fn only_addresses_that_work_everywhere_travel_everywhere_on_main() {
+    let lan = ServerListing {
+        addresses: vec!["192.168.0.9:30000/udp".parse().expect("an address")],
+        ..listing(1)
+    };
+    let at = moment(0).wall;
+    let signer = signer_on(1, "main");
+    let bytes = signer.sign(&Record::ServerListing(lan.clone()), at.0, at).expect("it holds");
+    let mut directory = Directory::new(NetworkName::main());
+    let mut admit = |source| directory.admit(&bytes, source, moment(0)).0;
+    assert_eq!(admit(Source::Gossip), Admission::Refused(Refusal::Scope));
+    let far = Source::Peer { on_link: false, age: Duration::ZERO };
+    assert_eq!(admit(far), Admission::Refused(Refusal::Scope));
+    let near = Source::Peer { on_link: true, age: Duration::ZERO };
+    assert_eq!(admit(near), Admission::New);
+    let id = lan.id(&signer.root());
+    assert_eq!(directory.get(&[id], true, moment(0)).records.len(), 1);
+    assert_eq!(directory.get(&[id], false, moment(0)).records.len(), 0);
+}
+
+#[test]
+fn one_root_cannot_fill_the_replica() {
+    let mut directory = directory();
+    let refused = (0..200_u8)
+        .filter(|n| gossip(&mut directory, &sign(1, listing(*n), 0), 0) != Admission::New)
+        .count();
+    assert_eq!(refused, 200 - 128);
+}
+
+#[test]
+fn pages_hold_every_row_once_and_fit_a_response() {
+    let mut directory = directory();
+    let mut wanted = BTreeSet::new();
+    for root in 1..=8 {
+        for n in 0..100 {
+            gossip(&mut directory, &sign(root, listing(n), 0), 0);
+            wanted.insert(id(root, n));
+        }
+        gossip(&mut directory, &presence(root, &[(0, Some(1))], 1), 1);
+    }
+    let mut other = Directory::new("test".parse().expect("a name"));
+    let mut after = None;
+    let mut pages = 0;
+    loop {
+        let page = directory.page(after, false, moment(2));
+        pages += 1;
+        let next = page.next;
+        let bytes = page.encode();
+        assert!(bytes.len() <= RPC_RESPONSE_BYTES_MAX, "{}", bytes.len());
+        for held in Response::decode(&bytes).expect("own bytes").records {
+            let age = Duration::from_secs(held.age_s.into());
+            other.admit(&held.envelope, Source::Peer { on_link: false, age }, moment(2));
+        }
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(pages > 1);
+    assert_eq!(other.rows.keys().copied().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(other.view(&id(3, 0), moment(2)).expect("the row").players, Some(1));
+}
+
+#[test]
+fn search_filters_and_sorts() {
+    let mut directory = directory();
+    let rows = [
+        (1, "Sunday Luanti", "luanti", &["creative", "peaceful"][..], Some("eu"), Some(5)),
+        (2, "Ärger im Süden", "luanti", &["pvp"][..], Some("eu"), None),
+        (3, "arena", "openarena", &["pvp"][..], Some("us"), Some(9)),
+        (4, "Blocks", "minecraft", &[][..], None, Some(0)),
+    ];
+    let mut players = vec![];
+    for (n, name, game, tags, region, count) in rows {
+        let listing = ServerListing {
+            name: name.into(),
+            game: game.into(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            region: region.map(str::to_owned),
+            ..listing(n)
+        };
+        gossip(&mut directory, &sign(1, listing, 0), n.into());
+        players.push((n, count));
+    }
+    gossip(&mut directory, &presence(1, &players, 5), 5);
+    let find = |query: Query| -> Vec<String> {
+        let found = directory.search(&query, moment(5));
+        found.into_iter().map(|row| row.listing.name).collect()
+    };
+    let all = Query::default();
+    assert_eq!(find(all.clone()), ["arena", "Sunday Luanti", "Blocks", "Ärger im Süden"]);
+    assert_eq!(find(Query { game: Some("luanti".into()), ..all.clone() }).len(), 2);
+    assert_eq!(find(Query { tags: vec!["pvp".into()], ..all.clone() }).len(), 2);
+    assert_eq!(find(Query { region: Some("us".into()), ..all.clone() }), ["arena"]);
+    let text = |text: &str| Query { text: Some(text.into()), ..Query::default() };
+    assert_eq!(find(text("SÜDEN")), ["Ärger im Süden"]);
+    assert_eq!(find(text("peace sun")), ["Sunday Luanti"]);
+    assert_eq!(find(text("nothing")), Vec::<String>::new());
+    let busy = Query { has_players: true, ..all.clone() };
+    assert_eq!(find(busy), ["arena", "Sunday Luanti"]);
+    let by_name = Query { sort: Sort::Name, limit: Some(2), ..all.clone() };
+    assert_eq!(find(by_name), ["arena", "Blocks"]);
+    assert_eq!(find(Query { sort: Sort::New, ..all })[0], "Blocks");
+}
+
+/// What any two replicas must agree on after they heard the same records, in
+/// whatever order, how often, and by whichever way.
+fn essence(directory: &Directory) -> Vec<(ServerId, RecId, Option<u64>)> {
+    let of = |(id, row): (&ServerId, &row::Row)| {
+        let presence = directory.presences.get(&(row.header.root, row.header.dev));
+        (*id, row.rec_id, presence.map(|presence| presence.order.1))
+    };
+    directory.rows.iter().map(of).collect()
+}
+
+#[test]
+fn replicas_agree_whatever_the_order() {
+    for seed in 0..2_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut records = Vec::new();
+        for _ in 0..rng.usize(1..12) {
+            let (root, n, at) = (rng.u8(1..3), rng.u8(..3), rng.u64(..4));
+            records.push(match rng.u8(..4) {
+                0 => sign(root, withdrawn(n), at),
+                1 => presence(root, &[(n, Some(1))], at),
+                _ => sign(root, ServerListing { slots: Some(rng.u16(..3)), ..listing(n) }, at),
+            });
+        }
+        let replicas: Vec<_> = (0..2)
+            .map(|_| {
+                let mut directory = directory();
+                let mut heard = records.clone();
+                heard.extend_from_within(..records.len() / 2);
+                rng.shuffle(&mut heard);
+                for bytes in heard {
+                    let source = if rng.bool() {
+                        Source::Gossip
+                    } else {
+                        Source::Peer { on_link: rng.bool(), age: Duration::from_secs(rng.u64(..9)) }
+                    };
+                    directory.admit(&bytes, source, moment(5));
+                }
+                essence(&directory)
+            })
+            .collect();
+        assert_eq!(replicas[0], replicas[1], "seed {seed}");
+    }
+}
