@@ -55,6 +55,11 @@ pub struct JoinAddress {
 pub struct AddressError;
 
 impl JoinAddress {
+    /// Whether it survives the wire as it is.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.socket.port() != 0 && has_one_spelling(self.socket)
+    }
+
     /// How far this address reaches.
     pub fn scope(&self) -> Scope {
         Scope::of(self.socket.ip())
@@ -78,10 +83,19 @@ impl FromStr for JoinAddress {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (socket, transport) = text.rsplit_once('/').ok_or(AddressError)?;
         let socket: SocketAddr = socket.parse().map_err(|_| AddressError)?;
-        if socket.port() == 0 {
+        if socket.port() == 0 || !has_one_spelling(socket) {
             return Err(AddressError);
         }
         Ok(Self { socket, transport: transport.parse()? })
+    }
+}
+
+/// IPv4 addresses in IPv6 clothing and zones of one machine do not survive the
+/// wire as they are.
+fn has_one_spelling(socket: SocketAddr) -> bool {
+    match socket {
+        SocketAddr::V4(_) => true,
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().is_none() && v6.scope_id() == 0,
     }
 }
 
@@ -235,7 +249,7 @@ mod tests {
 
     #[test]
     fn other_texts_and_bytes_are_refused() {
-        for text in ["", "8.8.8.8:1", "8.8.8.8/udp", "8.8.8.8:0/udp", "host:1/udp", "8.8.8.8:1/ip"]
+        for text in ["", "8.8.8.8:1", "8.8.8.8/udp", "8.8.8.8:0/udp", "host:1/udp", "8.8.8.8:1/ip", "[::ffff:8.8.8.8]:1/udp", "[fe80::1%3]:1/udp"]
         {
             assert_eq!(text.parse::<JoinAddress>(), Err(AddressError), "{text}");
         }

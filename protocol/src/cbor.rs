@@ -116,6 +116,26 @@ impl<'de> Deserialize<'de> for Blob {
     }
 }
 
+/// A text on the wire, which a byte string is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Text(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Text;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a text")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.into()))
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
 struct Walk<'a> {
     rest: &'a [u8],
 }
@@ -197,22 +217,51 @@ fn deeper(depth: usize) -> Result<usize, WalkError> {
 ///
 /// `required KEY name: T` must be there; `optional KEY name: T` is an
 /// `Option<T>` and `list KEY name: T` a `Vec<T>`, both left out when empty.
+/// Texts have the modes `text`, `optional_text` and `text_list`: serde's own
+/// `String` would also take a byte string.
 /// Keys must be listed in ascending order, which [`check`] enforces on the wire.
 macro_rules! cbor_map {
     (@type required $ty:ty) => { $ty };
     (@type optional $ty:ty) => { Option<$ty> };
     (@type list $ty:ty) => { Vec<$ty> };
+    (@type text $ty:ty) => { $ty };
+    (@type optional_text $ty:ty) => { Option<$ty> };
+    (@type text_list $ty:ty) => { Vec<$ty> };
     (@present required $value:expr) => { true };
     (@present optional $value:expr) => { $value.is_some() };
     (@present list $value:expr) => { !$value.is_empty() };
+    (@present text $value:expr) => { true };
+    (@present optional_text $value:expr) => { $value.is_some() };
+    (@present text_list $value:expr) => { !$value.is_empty() };
     (@unwrap required $key:literal $value:expr) => {
         $value.ok_or_else(|| serde::de::Error::custom(concat!("key ", $key, " is missing")))?
     };
     (@unwrap optional $key:literal $value:expr) => { $value };
-    (@unwrap list $key:literal $value:expr) => { $value.unwrap_or_default() };
+    (@unwrap list $key:literal $value:expr) => {
+        // An empty list is left out; said explicitly it would be a second spelling.
+        match $value {
+            Some(list) if list.is_empty() => {
+                return Err(serde::de::Error::custom(concat!("key ", $key, " is empty")));
+            }
+            list => list.unwrap_or_default(),
+        }
+    };
+    (@unwrap text $key:literal $value:expr) => {
+        $crate::cbor::cbor_map!(@unwrap required $key $value).0
+    };
+    (@unwrap optional_text $key:literal $value:expr) => { $value.map(|text| text.0) };
+    (@unwrap text_list $key:literal $value:expr) => {
+        $crate::cbor::cbor_map!(@unwrap list $key $value)
+            .into_iter()
+            .map(|text| text.0)
+            .collect()
+    };
     (@wire required $ty:ty) => { $ty };
     (@wire optional $ty:ty) => { $ty };
     (@wire list $ty:ty) => { Vec<$ty> };
+    (@wire text $ty:ty) => { $crate::cbor::Text };
+    (@wire optional_text $ty:ty) => { $crate::cbor::Text };
+    (@wire text_list $ty:ty) => { Vec<$crate::cbor::Text> };
     (
         $(#[$meta:meta])*
         $vis:vis struct $name:ident {
@@ -334,7 +383,7 @@ mod tests {
             /// A number.
             required 1 number: u8,
             /// A text.
-            optional 2 text: String,
+            optional_text 2 text: String,
             /// Numbers.
             list 3 numbers: u16,
         }
@@ -357,5 +406,7 @@ mod tests {
         assert!(decode::<Sample>(&[0xa2, 1, 1, 0x18, 0x80, 0]).is_ok());
         assert!(decode::<Sample>(&[0xa1, 2, 0x61, b'x']).is_err(), "required key missing");
         assert!(decode::<Sample>(&[0xa2, 1, 1, 2, 0xf6]).is_err(), "null is not absence");
+        assert!(decode::<Sample>(&[0xa2, 1, 1, 2, 0x41, b'x']).is_err(), "bytes are no text");
+        assert!(decode::<Sample>(&[0xa2, 1, 1, 3, 0x80]).is_err(), "empty is left out");
     }
 }

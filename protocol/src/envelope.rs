@@ -30,7 +30,8 @@ pub enum EnvelopeError {
     /// Another field, order, or length encoding.
     #[error("envelope not in its canonical encoding")]
     NotCanonical,
-    /// Key of another type than Ed25519, or not a point of the curve.
+    /// Key of another type than Ed25519. Whether it is a point of the curve shows
+    /// when the signature is checked.
     #[error("envelope key is not an Ed25519 key")]
     Key,
     /// Bytes follow the signature.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use thiserror::Error;
 
+use crate::cbor::Text;
 use crate::limits::NETWORK_BYTES_MAX;
 
 /// A network's name: 1 to 24 of `a-z`, `0-9`, `-`, not starting or ending with `-`.
@@ -55,7 +56,7 @@ impl FromStr for NetworkName {
 
 impl<'de> Deserialize<'de> for NetworkName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        Text::deserialize(deserializer)?.0.parse().map_err(de::Error::custom)
     }
 }
 

@@ -144,6 +144,13 @@ pub fn validate(
     }
 }
 
+/// Whose statement an envelope claims to be, without any check of the claim.
+/// `None` for bytes that validation would refuse anyway.
+pub fn claimed_root(bytes: &[u8]) -> Option<RootId> {
+    let envelope = Envelope::parse(bytes).ok()?;
+    cbor::decode::<WireRecord>(envelope.payload).ok().map(|wire| wire.root)
+}
+
 enum Stop {
     Reject(RejectReason),
     Ignore(IgnoreReason),
@@ -211,7 +218,7 @@ fn check(
         SignatureError::Lax => Stop::Ignore(IgnoreReason::LaxSignature),
     })?;
     if let Record::HostAnnouncement(host) = &record
-        && !host.verify_node(&header.root, header.dev)
+        && !host.verify_node(&header)
     {
         return Err(RejectReason::BadSignature.into());
     }

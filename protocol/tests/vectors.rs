@@ -69,7 +69,7 @@ fn records() -> Vec<(&'static str, Record)> {
         addresses: vec!["/ip4/8.8.8.8/tcp/4001".into()],
         agent: "homehost/0.1.0".into(),
         capabilities: Some(capabilities::WITNESS),
-        co_signature: node.co_sign(&root, 0),
+        co_signature: node.co_sign(&root, 0, ISSUED.0 + 5, signer().network()),
     };
     vec![
         ("listing, only what is required", Record::ServerListing(small)),

@@ -9,7 +9,7 @@ use homehost_runtime::{Tasks, wall_ms};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::core::{Admission, Directory, MONO_ORIGIN, Moment, Output, RowView, Source, Stats};
+use crate::core::{Admission, Directory, Judgement, MONO_ORIGIN, Moment, Output, RowView, Source, Stats};
 use crate::port::ReplicaStore;
 use crate::search::Query;
 
@@ -49,6 +49,7 @@ pub struct Admitted {
 
 enum Command {
     Admit(Arrival),
+    Gossip { envelopes: Vec<Vec<u8>>, reply: oneshot::Sender<(Judgement, Vec<ServerId>)> },
     Search(Query, oneshot::Sender<Vec<RowView>>),
     View(ServerId, oneshot::Sender<Option<RowView>>),
     Page { after: Option<ServerId>, on_link: bool, reply: oneshot::Sender<Response> },
@@ -119,6 +120,18 @@ impl DirectoryHandle {
         envelopes: Vec<(Vec<u8>, Source)>,
     ) -> Result<Admitted, DirectoryClosed> {
         self.ask(|reply| Command::Admit(Arrival { envelopes, reply })).await
+    }
+
+    /// Takes in a gossip message; says what becomes of it, and which servers
+    /// should be asked for where it came from.
+    ///
+    /// # Errors
+    /// When the directory has shut down.
+    pub async fn admit_gossip(
+        &self,
+        envelopes: Vec<Vec<u8>>,
+    ) -> Result<(Judgement, Vec<ServerId>), DirectoryClosed> {
+        self.ask(|reply| Command::Gossip { envelopes, reply }).await
     }
 
     /// The rows that match, in order.
@@ -225,6 +238,11 @@ impl Actor {
         // A caller that is gone needs no answer.
         match command {
             Command::Admit(arrival) => self.admit(arrival, now).await,
+            Command::Gossip { envelopes, reply } => {
+                let (judgement, outputs) = self.core.admit_gossip(&envelopes, now);
+                let fetch = self.perform(outputs).await;
+                drop(reply.send((judgement, fetch)));
+            }
             Command::Search(query, reply) => drop(reply.send(self.core.search(&query, now))),
             Command::View(id, reply) => drop(reply.send(self.core.view(&id, now))),
             Command::Page { after, on_link, reply } => {

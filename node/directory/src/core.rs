@@ -14,7 +14,7 @@ use homehost_protocol::limits::{RPC_RESPONSE_BYTES_MAX, TOMBSTONE_TTL};
 use homehost_protocol::rpc::{HeldRecord, Response};
 use homehost_protocol::{NetworkName, RootId, ServerId, ServerListing, UnixMillis};
 
-pub use admission::{Admission, Refusal, Source};
+pub use admission::{Admission, Judgement, Refusal, Source};
 pub use liveness::{presence_interval, stale_after};
 use row::{HostPresence, Row};
 pub use row::{RowStatus, RowView};

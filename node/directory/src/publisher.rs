@@ -3,7 +3,7 @@
 //! It is told what runs here and answers with what should be said now. Signing,
 //! sequence numbers and sending are the caller's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use homehost_protocol::limits::{LISTING_TTL_MAX, TOMBSTONE_TTL};
@@ -42,6 +42,7 @@ struct Said {
 #[derive(Debug, Default)]
 pub struct Publisher {
     running: BTreeMap<ServerId, OwnServer>,
+    undecided: BTreeSet<ServerId>,
     said: BTreeMap<ServerId, Said>,
     presence_at: Option<Duration>,
     presence_said: Vec<ServerPresence>,
@@ -54,9 +55,21 @@ impl Publisher {
         self.said.insert(id, Said { listing, at: now.mono.saturating_sub(age) });
     }
 
-    /// Replaces what runs here and can be joined.
-    pub fn set_running(&mut self, running: BTreeMap<ServerId, OwnServer>) {
+    /// Replaces what runs here and can be joined. What was said of the
+    /// `undecided` stands for now: they are coming up, and whether they can be
+    /// joined will show in a moment.
+    pub fn set_running(
+        &mut self,
+        running: BTreeMap<ServerId, OwnServer>,
+        undecided: BTreeSet<ServerId>,
+    ) {
         self.running = running;
+        self.undecided = undecided;
+    }
+
+    /// Whether others have been told of a server that has not been taken back.
+    pub fn says_anything(&self) -> bool {
+        self.said.values().any(|said| !said.listing.is_withdrawn())
     }
 
     /// Others can hear this node again: everything that still holds is said anew.
@@ -93,7 +106,8 @@ impl Publisher {
             }
         }
         for (id, said) in &mut self.said {
-            if !self.running.contains_key(id) && !said.listing.is_withdrawn() {
+            let runs = self.running.contains_key(id) || self.undecided.contains(id);
+            if !runs && !said.listing.is_withdrawn() {
                 said.listing.state = ListingState::Withdrawn;
                 said.listing.addresses.clear();
                 said.at = now.mono;
@@ -110,23 +124,27 @@ impl Publisher {
     }
 
     fn presence_is_due(&self, interval: Duration, spoke: bool, now: Moment) -> bool {
-        let Some(at) = self.presence_at else { return !self.running.is_empty() };
-        let age = now.mono.saturating_sub(at);
+        let servers = self.servers();
         // After the last server is gone, silence says enough.
-        let anything = !self.running.is_empty() || !self.presence_said.is_empty();
-        anything
-            && (age >= interval
-                || spoke
-                || (age >= CHANGE_PAUSE && self.presence_said != self.servers()))
+        if servers.is_empty() && self.presence_said.is_empty() {
+            return false;
+        }
+        let Some(at) = self.presence_at else { return true };
+        let age = now.mono.saturating_sub(at);
+        age >= interval || spoke || (age >= CHANGE_PAUSE && self.presence_said != servers)
     }
 
     fn servers(&self) -> Vec<ServerPresence> {
-        let of = |(id, server): (&ServerId, &OwnServer)| ServerPresence {
-            id: *id,
-            players: server.players,
-            slots: server.slots,
+        let told = |(id, said): (&ServerId, &Said)| {
+            let server = self.running.get(id);
+            let here = server.is_some() || self.undecided.contains(id);
+            (here && !said.listing.is_withdrawn()).then(|| ServerPresence {
+                id: *id,
+                players: server.and_then(|server| server.players),
+                slots: server.and_then(|server| server.slots),
+            })
         };
-        self.running.iter().map(of).collect()
+        self.said.iter().filter_map(told).collect()
     }
 
     fn presence(&mut self, now: Moment) -> Record {
@@ -183,22 +201,23 @@ mod tests {
     fn a_server_is_announced_kept_alive_and_taken_back() {
         let mut publisher = Publisher::default();
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(0))), "");
-        publisher.set_running(BTreeMap::from([server(1, 0)]));
+        publisher.set_running(BTreeMap::from([server(1, 0)]), BTreeSet::new());
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(1))), "lp");
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(30))), "");
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(31))), "p");
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(12 * 3600 + 1))), "lp");
-        publisher.set_running(BTreeMap::new());
+        publisher.set_running(BTreeMap::new(), BTreeSet::new());
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(50_000))), "wp");
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(50_031))), "");
+        assert!(!publisher.says_anything());
     }
 
     #[test]
     fn a_change_of_players_is_said_soon_but_not_at_once() {
         let mut publisher = Publisher::default();
-        publisher.set_running(BTreeMap::from([server(1, 0)]));
+        publisher.set_running(BTreeMap::from([server(1, 0)]), BTreeSet::new());
         publisher.tick(INTERVAL, moment(0));
-        publisher.set_running(BTreeMap::from([server(1, 1)]));
+        publisher.set_running(BTreeMap::from([server(1, 1)]), BTreeSet::new());
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(1))), "");
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(5))), "p");
     }
@@ -207,10 +226,10 @@ mod tests {
     fn a_changed_listing_waits_for_its_pause() {
         let mut publisher = Publisher::default();
         let (id, mut changed) = server(1, 0);
-        publisher.set_running(BTreeMap::from([(id, changed.clone())]));
+        publisher.set_running(BTreeMap::from([(id, changed.clone())]), BTreeSet::new());
         publisher.tick(INTERVAL, moment(0));
         changed.listing.name = "renamed".into();
-        publisher.set_running(BTreeMap::from([(id, changed)]));
+        publisher.set_running(BTreeMap::from([(id, changed)]), BTreeSet::new());
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(2))), "");
         assert_eq!(kinds(&publisher.tick(INTERVAL, moment(6))), "lp");
     }
@@ -223,11 +242,29 @@ mod tests {
             let age = Duration::from_secs(60);
             publisher.remember(*id, server.listing.clone(), age, moment(0));
         }
-        publisher.set_running(BTreeMap::from([one]));
+        publisher.set_running(BTreeMap::from([one]), BTreeSet::new());
         let records = publisher.tick(INTERVAL, moment(0));
         assert_eq!(kinds(&records), "wp");
         assert!(matches!(&records[0], Record::ServerListing(l) if l.name == "server 2"));
         // Others join later and must hear of both.
         assert_eq!(kinds(&publisher.rejoined(moment(1))), "lwp");
+    }
+
+    #[test]
+    fn a_server_that_is_coming_up_keeps_its_listing_as_it_was() {
+        let mut publisher = Publisher::default();
+        let (id, own) = server(1, 3);
+        publisher.set_running(BTreeMap::new(), BTreeSet::from([id]));
+        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(0))), "");
+        publisher.set_running(BTreeMap::from([(id, own)]), BTreeSet::new());
+        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(1))), "lp");
+        // It crashed and is being started again.
+        publisher.set_running(BTreeMap::new(), BTreeSet::from([id]));
+        let records = publisher.tick(INTERVAL, moment(7));
+        assert!(matches!(&records[..], [Record::Presence(p)] if p.servers[0].players.is_none()));
+        // It crashed too often.
+        publisher.set_running(BTreeMap::new(), BTreeSet::new());
+        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(8))), "wp");
+        assert!(!publisher.says_anything());
     }
 }

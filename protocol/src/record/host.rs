@@ -1,10 +1,11 @@
 //! A host announcement: where a device's node is and what it does for others
 //! (spec/records §9).
 
-use super::{FieldError, check_text};
+use super::{FieldError, Header, check_text};
 use crate::cbor::cbor_map;
 use crate::ids::{NodeId, RootId, byte_id};
 use crate::limits;
+use crate::network::NetworkName;
 
 byte_id! {
     /// An Ed25519 signature inside a body.
@@ -34,9 +35,9 @@ cbor_map! {
         /// The node's transport key.
         required 1 node: NodeId,
         /// Multiaddrs in text form.
-        list 2 addresses: String,
+        text_list 2 addresses: String,
         /// Program and version.
-        required 3 agent: String,
+        text 3 agent: String,
         /// See [`capabilities`].
         optional 4 capabilities: u32,
         /// The node's signature over [`HostAnnouncement::co_signing_input`]: without
@@ -46,9 +47,13 @@ cbor_map! {
 }
 
 impl HostAnnouncement {
-    /// What the node signs: a domain, the root, and the device.
-    pub fn co_signing_input(root: &RootId, dev: u8) -> Vec<u8> {
-        [b"homehost-node/1".as_slice(), &root.0, &[dev]].concat()
+    /// What the node signs: a domain, the root, the device, the sequence number
+    /// of the announcement (big endian) and the network. A co-signature is thus
+    /// good for one announcement and not for ever.
+    pub fn co_signing_input(root: &RootId, dev: u8, seq: u64, network: &NetworkName) -> Vec<u8> {
+        let seq = seq.to_be_bytes();
+        let network = network.as_str().as_bytes();
+        [b"homehost-node/1".as_slice(), &root.0, &[dev], &seq, network].concat()
     }
 
     /// Checks the fields; the co-signature is checked by [`crate::validate()`],
@@ -68,20 +73,28 @@ impl HostAnnouncement {
         Ok(())
     }
 
-    pub(crate) fn verify_node(&self, root: &RootId, dev: u8) -> bool {
+    pub(crate) fn verify_node(&self, header: &Header) -> bool {
         use ed25519_dalek::{Signature, VerifyingKey};
         VerifyingKey::from_bytes(&self.node.0).is_ok_and(|key| {
             let signature = Signature::from_bytes(&self.co_signature.0);
-            key.verify_strict(&Self::co_signing_input(root, dev), &signature).is_ok()
+            let Header { root, dev, seq, network, .. } = header;
+            let input = Self::co_signing_input(root, *dev, *seq, network);
+            key.verify_strict(&input, &signature).is_ok()
         })
     }
 }
 
 impl crate::keys::DeviceKey {
     /// The co-signature of a node whose transport key this is.
-    pub fn co_sign(&self, root: &RootId, dev: u8) -> CoSignature {
+    pub fn co_sign(
+        &self,
+        root: &RootId,
+        dev: u8,
+        seq: u64,
+        network: &NetworkName,
+    ) -> CoSignature {
         use ed25519_dalek::Signer as _;
-        let input = HostAnnouncement::co_signing_input(root, dev);
+        let input = HostAnnouncement::co_signing_input(root, dev, seq, network);
         CoSignature(self.signing().sign(&input).to_bytes())
     }
 }

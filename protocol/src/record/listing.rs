@@ -71,19 +71,19 @@ cbor_map! {
         /// Offer or tombstone.
         required 2 state: ListingState,
         /// Game slug, as in `luanti`.
-        required 3 game: String,
+        text 3 game: String,
         /// The name that players see.
-        required 4 name: String,
+        text 4 name: String,
         /// One sentence.
-        optional 5 description: String,
+        optional_text 5 description: String,
         /// Tags, sorted and unique.
-        list 6 tags: String,
+        text_list 6 tags: String,
         /// Region slug, as in `eu`.
-        optional 7 region: String,
+        optional_text 7 region: String,
         /// Language, as in `de`.
-        optional 8 language: String,
+        optional_text 8 language: String,
         /// Version of the game that players need.
-        optional 9 game_version: String,
+        optional_text 9 game_version: String,
         /// Where to join, best first. Empty in a tombstone.
         list 10 addresses: JoinAddress,
         /// Places for players.
@@ -140,6 +140,9 @@ impl ServerListing {
             return Err(FieldError::new("addresses", rule));
         }
         for (at, address) in self.addresses.iter().enumerate() {
+            if !address.is_sound() {
+                return Err(FieldError::new("addresses", "must be plain IPv4 or IPv6 with a port"));
+            }
             if self.addresses[..at].contains(address) {
                 return Err(FieldError::new("addresses", "must not repeat"));
             }

@@ -100,7 +100,7 @@ fn records_of_every_kind_are_accepted() {
             addresses: vec!["/ip4/8.8.8.8/tcp/4001".into()],
             agent: "homehost/0.1.0".into(),
             capabilities: None,
-            co_signature: node.co_sign(&root, 0),
+            co_signature: node.co_sign(&root, 0, NOW.0, &network()),
         }),
     ] {
         match verdict(&sealed(record.clone())) {
@@ -353,7 +353,7 @@ fn nobody_claims_anothers_node() {
         agent: "homehost/0.1.0".into(),
         capabilities: None,
         // The node signed for another root.
-        co_signature: node.co_sign(&RootId([1; 32]), 0),
+        co_signature: node.co_sign(&RootId([1; 32]), 0, NOW.0, &network()),
     };
     let verdict = verdict(&sealed(Record::HostAnnouncement(announcement)));
     assert!(matches!(verdict, Verdict::Reject(RejectReason::BadSignature)), "{verdict:?}");

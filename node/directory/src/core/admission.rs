@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use homehost_protocol::limits::{REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
-use homehost_protocol::validate::{IgnoreReason, NoChains};
+use homehost_protocol::validate::{IgnoreReason, NoChains, claimed_root};
 use homehost_protocol::{
     NetworkName, Presence, Record, RootId, Scope, ServerId, ServerListing, Validated, Verdict,
     validate,
@@ -35,6 +35,17 @@ pub enum Admission {
     New,
     /// Not taken in.
     Refused(Refusal),
+}
+
+/// What becomes of a gossip message (spec/mesh §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Sound and news: it is passed on.
+    Accept,
+    /// Nothing new, or not for here and now: it is not passed on.
+    Ignore,
+    /// No honest node could have passed it on: its sender is blamed.
+    Reject,
 }
 
 /// Why a record was not taken in.
@@ -104,6 +115,34 @@ pub(super) fn scope_fits_everyone(network: &NetworkName, listing: &ServerListing
 }
 
 impl Directory {
+    /// Takes in what came as one gossip message, and judges the message: it
+    /// holds rows of one root, all of them sound, and at least one is news.
+    pub fn admit_gossip(
+        &mut self,
+        envelopes: &[Vec<u8>],
+        now: Moment,
+    ) -> (Judgement, Vec<Output>) {
+        let mut outputs = Vec::new();
+        let mut judgement = Judgement::Ignore;
+        let mut root = None;
+        for bytes in envelopes {
+            if claimed_root(bytes).is_some_and(|of| *root.get_or_insert(of) != of) {
+                *self.refused.entry("several_roots").or_default() += 1;
+                return (Judgement::Reject, outputs);
+            }
+            let (admission, more) = self.admit(bytes, Source::Gossip, now);
+            outputs.extend(more);
+            match admission {
+                Admission::New if judgement == Judgement::Ignore => judgement = Judgement::Accept,
+                Admission::Refused(refusal) if refusal.is_blameworthy() => {
+                    judgement = Judgement::Reject;
+                }
+                _ => {}
+            }
+        }
+        (judgement, outputs)
+    }
+
     /// Takes in one envelope, or says why not.
     pub fn admit(&mut self, bytes: &[u8], source: Source, now: Moment) -> (Admission, Vec<Output>) {
         let mut outputs = Vec::new();
@@ -246,8 +285,13 @@ impl Directory {
         if let Some(before) = before {
             match order.cmp(&before.order) {
                 std::cmp::Ordering::Less => return Err(Refusal::Old),
-                std::cmp::Ordering::Equal => return Err(Refusal::Known),
-                std::cmp::Ordering::Greater => {}
+                std::cmp::Ordering::Equal if before.rec_id == validated.id => {
+                    return Err(Refusal::Known);
+                }
+                std::cmp::Ordering::Equal if before.rec_id < validated.id => {
+                    return Err(Refusal::Equivocation);
+                }
+                _ => {}
             }
         } else if self.presences.len() >= REPLICA_ROWS_MAX {
             return Err(Refusal::Full);
@@ -261,7 +305,9 @@ impl Directory {
         }
         let heard = now.mono.saturating_sub(age_of(source));
         let envelope = bytes.to_vec();
-        self.presences.insert(device, HostPresence { order, presence, envelope, heard });
+        let rec_id = validated.id;
+        let presence = HostPresence { order, rec_id, presence, envelope, heard };
+        self.presences.insert(device, presence);
         Ok(())
     }
 

@@ -38,6 +38,7 @@ pub(super) struct Row {
 #[derive(Debug)]
 pub(super) struct HostPresence {
     pub(super) order: (u16, u64),
+    pub(super) rec_id: RecId,
     pub(super) presence: Presence,
     pub(super) envelope: Vec<u8>,
     pub(super) heard: Duration,

@@ -309,12 +309,36 @@ fn search_filters_and_sorts() {
 
 /// What any two replicas must agree on after they heard the same records, in
 /// whatever order, how often, and by whichever way.
-fn essence(directory: &Directory) -> Vec<(ServerId, RecId, Option<u64>)> {
+fn essence(directory: &Directory) -> Vec<(ServerId, RecId, Option<RecId>)> {
     let of = |(id, row): (&ServerId, &row::Row)| {
         let presence = directory.presences.get(&(row.header.root, row.header.dev));
-        (*id, row.rec_id, presence.map(|presence| presence.order.1))
+        (*id, row.rec_id, presence.map(|presence| presence.rec_id))
     };
     directory.rows.iter().map(of).collect()
+}
+
+#[test]
+fn gossip_is_judged_as_a_whole() {
+    let now = moment(5);
+    let judge = |directory: &mut Directory, batch: &[&[u8]]| {
+        let batch: Vec<_> = batch.iter().map(|bytes| bytes.to_vec()).collect();
+        directory.admit_gossip(&batch, now).0
+    };
+    let (a, b) = (sign(1, listing(1), 0), sign(1, listing(2), 0));
+    let mut bad = b.clone();
+    let end = bad.len() - 1;
+    bad[end] ^= 1;
+    let mut directory = directory();
+    assert_eq!(judge(&mut directory, &[&a]), Judgement::Accept);
+    assert_eq!(judge(&mut directory, &[&a]), Judgement::Ignore);
+    assert_eq!(judge(&mut directory, &[&a, &b]), Judgement::Accept);
+    assert_eq!(judge(&mut directory, &[&sign(1, listing(3), 1), &bad]), Judgement::Reject);
+    assert_eq!(judge(&mut directory, &[&bad, &sign(1, listing(4), 1)]), Judgement::Reject);
+    // News of two roots: sound each, but nobody may bundle them.
+    let two = [&sign(1, listing(5), 2)[..], &sign(2, listing(5), 2)];
+    assert_eq!(judge(&mut directory, &two), Judgement::Reject);
+    let future = sign(1, listing(1), 5 + 660);
+    assert_eq!(judge(&mut directory, &[&future]), Judgement::Ignore);
 }
 
 #[test]
