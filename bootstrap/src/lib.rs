@@ -1,1 +1,19 @@
-//! x
+//! A bootstrap node: a mesh node that introduces hosts to one another and holds
+//! nothing else.
+//!
+//! It owns one folder with its key, and prints the address by which hosts find
+//! it. It never holds a listing, a game server or a player: the mesh runs in
+//! the Bootstrap role, which neither takes gossip nor answers for records.
+//!
+//! The page for those who run one is `docs/bootstrap.md`.
+
+mod announce;
+mod args;
+mod exit;
+mod folder;
+mod monitor;
+mod run;
+
+pub use args::Args;
+pub use exit::{Failure, exit_code};
+pub use run::{main, run};

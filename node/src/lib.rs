@@ -1,1 +1,14 @@
-//! x
+//! The daemon and its command line: the place where all parts of a node meet.
+//!
+//! [`wire`] joins siblings that do not know each other, [`control`] is the one
+//! door for actions and views, [`daemon`] starts and stops everything in order,
+//! [`cli`] is a client of the HTTP API like any other.
+
+pub mod cli;
+mod control;
+mod daemon;
+mod demo;
+mod exit;
+mod identity;
+mod place;
+mod wire;

@@ -134,6 +134,8 @@ pub struct Server {
     pub last_exit: Option<String>,
     /// What is wrong and what to do next.
     pub problem: Option<String>,
+    /// What is worth knowing and not wrong.
+    pub note: Option<String>,
     /// Where players join, as far as this node knows.
     pub addresses: Vec<String>,
     /// Start line as it was given.

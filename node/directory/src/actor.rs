@@ -9,7 +9,9 @@ use homehost_runtime::{Tasks, wall_ms};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::core::{Admission, Directory, Judgement, MONO_ORIGIN, Moment, Output, RowView, Source, Stats};
+use crate::core::{
+    Admission, Directory, Judgement, MONO_ORIGIN, Moment, Output, RowView, Source, Stats,
+};
 use crate::port::ReplicaStore;
 use crate::search::Query;
 
@@ -77,26 +79,23 @@ impl Clock {
     }
 }
 
-/// Loads what the store knows and starts the directory's task.
-///
-/// # Errors
-/// When the store cannot be read at all. Single rows that hold no longer are
-/// dropped without an error: the mesh gives back what is still true.
+/// Loads what the store knows and starts the directory's task. Rows that hold no
+/// longer are dropped: the mesh gives back what is still true.
 pub async fn start(
     network: NetworkName,
     store: Arc<dyn ReplicaStore>,
     tasks: &Tasks,
-) -> Result<DirectoryHandle, Box<dyn std::error::Error + Send + Sync>> {
+) -> DirectoryHandle {
     let clock = Clock { start: Instant::now() };
     let mut core = Directory::new(network);
     let mut gone = Vec::new();
-    for (key, value) in store.load().await? {
+    for (key, value) in store.load().await {
         if !core.load(&key, &value, clock.now()) {
             gone.push(key);
         }
     }
     for key in gone {
-        store.remove(key).await?;
+        store.remove(key).await;
     }
     let (commands, inbox) = mpsc::channel(QUEUE);
     let (changes, _) = broadcast::channel(CHANGES);
@@ -107,7 +106,7 @@ pub async fn start(
         actor.run(shutdown).await;
         Ok::<_, std::convert::Infallible>(())
     });
-    Ok(DirectoryHandle { commands, changes, stats, clock })
+    DirectoryHandle { commands, changes, stats, clock }
 }
 
 impl DirectoryHandle {
@@ -268,22 +267,12 @@ impl Actor {
     async fn perform(&self, outputs: Vec<Output>) -> Vec<ServerId> {
         let mut fetch = Vec::new();
         for output in outputs {
-            let stored = match output {
+            match output {
                 Output::Store { key, value } => self.store.put(key, value).await,
                 Output::Forget { key } => self.store.remove(key).await,
-                Output::Changed(id) => {
-                    // Nobody listening is fine.
-                    let _ = self.changes.send(id);
-                    Ok(())
-                }
-                Output::Fetch(ids) => {
-                    fetch.extend(ids);
-                    Ok(())
-                }
-            };
-            if let Err(error) = stored {
-                // The row lives on in memory and in the mesh; only a restart would miss it.
-                tracing::warn!("failed to keep a directory row on disk: {error}");
+                // Nobody listening is fine.
+                Output::Changed(id) => drop(self.changes.send(id)),
+                Output::Fetch(ids) => fetch.extend(ids),
             }
         }
         fetch

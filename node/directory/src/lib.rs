@@ -14,5 +14,7 @@ pub mod publisher;
 pub mod search;
 
 pub use actor::{Admitted, DirectoryClosed, DirectoryHandle, RowChange, start};
-pub use core::{Admission, Directory, Judgement, Moment, Refusal, RowStatus, RowView, Source, Stats};
+pub use core::{
+    Admission, Directory, Judgement, Moment, Refusal, RowStatus, RowView, Source, Stats,
+};
 pub use search::{Query, Sort};

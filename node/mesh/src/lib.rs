@@ -1,1 +1,38 @@
-//! x
+//! The mesh: one libp2p swarm, owned by one task, behind one handle.
+//!
+//! It owns connections, the routing table, gossip transport and the directory
+//! RPC's transport. It finds peers of its own network and leaves all others.
+//! It never looks inside a record: what a message says is judged by whoever
+//! reads [`MeshEvent`], and no libp2p type but [`Multiaddr`] leaves this crate.
+//!
+//! What goes over the wire is written down in `docs/spec/mesh.md`; comments
+//! cite its sections.
+
+mod actor;
+mod behaviour;
+mod codec;
+mod config;
+mod dial_gate;
+mod discovery;
+mod diversity;
+mod event;
+mod gossip;
+mod handle;
+mod metrics;
+mod node_id;
+mod outbox;
+mod peers;
+mod record_store;
+mod scope;
+mod start;
+mod status;
+mod token_bucket;
+mod transport;
+
+pub use libp2p::Multiaddr;
+
+pub use config::{MeshConfig, Role};
+pub use event::{GossipToken, GossipVerdict, MeshEvent, ReplyToken};
+pub use handle::{MeshHandle, PublishError, Published, RequestError};
+pub use start::{StartError, start};
+pub use status::{MeshStatus, ObservedAddress, PeerInfo};

@@ -117,11 +117,7 @@ pub(super) fn scope_fits_everyone(network: &NetworkName, listing: &ServerListing
 impl Directory {
     /// Takes in what came as one gossip message, and judges the message: it
     /// holds rows of one root, all of them sound, and at least one is news.
-    pub fn admit_gossip(
-        &mut self,
-        envelopes: &[Vec<u8>],
-        now: Moment,
-    ) -> (Judgement, Vec<Output>) {
+    pub fn admit_gossip(&mut self, envelopes: &[Vec<u8>], now: Moment) -> (Judgement, Vec<Output>) {
         let mut outputs = Vec::new();
         let mut judgement = Judgement::Ignore;
         let mut root = None;

@@ -1,0 +1,551 @@
+//! One server's task: it owns the lifecycle, the line to the shim, the polls and
+//! the view, and does what the core says.
+
+mod launch;
+mod polls;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use homehost_protocol::UnixMillis;
+use homehost_runtime::wall_ms;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::console::Console;
+use crate::definition::{ServerDefinition, Wanted};
+use crate::error::{ErrorClass, PowerError, RemoveError};
+use crate::folder::Folder;
+use crate::handle::Shared;
+use crate::lifecycle::{Input, Lifecycle, Origin, Output, Phase, Refused, Timer};
+use crate::link::{self, ASKS_MAX, Attached, Link, LinkEvent};
+use crate::shim::files::{self, StateFile};
+use crate::shim::platform::{Connection, kill_outright};
+use crate::shim::wire::{Status, ToShim};
+use crate::view::{ExitReport, ServerView, State};
+
+use launch::Launched;
+use polls::Polls;
+
+/// Requests of people that wait for one server; more callers wait outside.
+pub(crate) const COMMANDS_MAX: usize = 16;
+
+/// Kills that wait; one is enough, more are repeats.
+pub(crate) const KILLS_MAX: usize = 4;
+
+/// Reports of the actor's own helpers that wait for it.
+const EVENTS_MAX: usize = 64;
+
+/// How long to wait before a shim that cannot be reached is sought again.
+const REATTACH_PAUSE: Duration = Duration::from_secs(5);
+
+type Reply<E> = oneshot::Sender<Result<(), E>>;
+
+/// What a person asks of one server.
+pub(crate) enum Command {
+    Start(Reply<PowerError>),
+    /// With `forget`, it shall stay stopped; without, only the node goes down.
+    Stop {
+        forget: bool,
+        reply: Reply<PowerError>,
+    },
+    Restart(Reply<PowerError>),
+    Stdin {
+        line: String,
+        reply: Reply<PowerError>,
+    },
+    Remove(Reply<RemoveError>),
+}
+
+/// What the actor's helpers report.
+enum Event {
+    Launched(Launched),
+    Attached(Attached),
+    Link(LinkEvent),
+    Polled(polls::Polled),
+}
+
+/// How to reach the actor.
+#[derive(Clone)]
+pub(crate) struct ActorHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// Past every queue.
+    pub(crate) kills: mpsc::Sender<Reply<PowerError>>,
+    pub(crate) console: Arc<Console>,
+    pub(crate) folder: Folder,
+}
+
+pub(crate) struct Actor {
+    shared: Arc<Shared>,
+    definition: Arc<ServerDefinition>,
+    folder: Folder,
+    console: Arc<Console>,
+    core: Lifecycle,
+    timers: BTreeMap<Timer, Instant>,
+    polls: Polls,
+    /// Requests for the shim; `None` while there is no line to it.
+    asks: Option<mpsc::Sender<ToShim>>,
+    /// What to ask as soon as there is a line.
+    asked: Option<ToShim>,
+    reattach_at: Option<Instant>,
+    starts: Vec<Reply<PowerError>>,
+    stops: Vec<Reply<PowerError>>,
+    /// The kind of the trouble that the core is about to tell of.
+    failure: Option<ErrorClass>,
+    status: Option<Status>,
+    state: State,
+    since: UnixMillis,
+    ready_at: Option<UnixMillis>,
+    last_exit: Option<ExitReport>,
+    note: Option<String>,
+    trouble: Option<String>,
+    events_in: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Actor {
+    /// Makes the actor and spawns it; it first looks for a game that runs.
+    pub(crate) async fn spawn(shared: Arc<Shared>, definition: ServerDefinition) -> ActorHandle {
+        let folder = shared.folder(&definition);
+        let console = Console::open(folder.logs()).await;
+        let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
+        let (kills_in, kills) = mpsc::channel(KILLS_MAX);
+        let (events_in, events) = mpsc::channel(EVENTS_MAX);
+        let last_exit = files::read::<files::ExitFile>(&folder.run(files::EXIT));
+        let mut actor = Self {
+            definition: Arc::new(definition),
+            console: console.clone(),
+            folder: folder.clone(),
+            core: Lifecycle::default(),
+            timers: BTreeMap::new(),
+            polls: Polls::default(),
+            asks: None,
+            asked: None,
+            reattach_at: None,
+            starts: Vec::new(),
+            stops: Vec::new(),
+            failure: None,
+            status: None,
+            state: State::Offline,
+            since: UnixMillis(wall_ms()),
+            ready_at: None,
+            last_exit: last_exit.map(|exit| exit.report),
+            note: None,
+            trouble: None,
+            events_in,
+            events,
+            shared,
+        };
+        actor.publish();
+        let tasks = actor.shared.tasks.clone();
+        tasks.spawn("server", async move {
+            actor.run(commands, kills).await;
+            Ok::<_, Infallible>(())
+        });
+        ActorHandle { commands: commands_in, kills: kills_in, console, folder }
+    }
+
+    async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut kills: mpsc::Receiver<Reply<PowerError>>,
+    ) {
+        let shutdown = self.shared.tasks.shutdown();
+        // Nothing is done to a server before it is known whether its game runs.
+        let found = tokio::select! {
+            biased;
+            () = shutdown.stopping() => return,
+            found = link::attach(&self.shared.shim_exe, &self.folder) => found,
+        };
+        self.found(found).await;
+        loop {
+            self.publish();
+            let timer = self.next_timer();
+            tokio::select! {
+                biased;
+                // The game goes on: leaving is not stopping.
+                () = shutdown.stopping() => return,
+                Some(reply) = kills.recv() => self.kill(reply),
+                Some(event) = self.events.recv() => self.event(event).await,
+                () = sleep_until(timer) => self.timer(Instant::now()),
+                command = commands.recv() => match command {
+                    Some(Command::Remove(reply)) => {
+                        if self.remove(reply).await {
+                            return;
+                        }
+                    }
+                    Some(command) => self.command(command).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    // ---- what people ask -------------------------------------------------
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Start(reply) => {
+                if let Some(reply) = self.want(Wanted::Running, reply).await {
+                    self.starts.push(reply);
+                    self.tell_for_start(Input::Start(Origin::Person));
+                }
+            }
+            Command::Restart(reply) => {
+                if let Some(reply) = self.want(Wanted::Running, reply).await {
+                    self.tell_for_start(Input::Restart);
+                    // After the input: the starts that it cuts short are earlier ones.
+                    self.starts.push(reply);
+                }
+            }
+            Command::Stop { forget: true, reply } => {
+                if let Some(reply) = self.want(Wanted::Stopped, reply).await {
+                    self.stops.push(reply);
+                    self.tell(Input::Stop);
+                }
+            }
+            Command::Stop { forget: false, reply } => {
+                self.stops.push(reply);
+                self.tell(Input::Stop);
+            }
+            Command::Stdin { line, reply } => {
+                let sent = match &self.asks {
+                    Some(asks) => asks.try_send(ToShim::Stdin { line }).is_ok(),
+                    None => false,
+                };
+                let _ = reply.send(if sent {
+                    Ok(())
+                } else {
+                    Err(PowerError::WrongState(format!(
+                        "the server {} is {} and reads nothing: start it first",
+                        self.definition.name, self.state
+                    )))
+                });
+            }
+            Command::Remove(_) => {}
+        }
+    }
+
+    /// Stores what a person wants before it is done, so that a daemon that dies
+    /// in between goes by it. Hands the reply back if that worked.
+    async fn want(&mut self, wanted: Wanted, reply: Reply<PowerError>) -> Option<Reply<PowerError>> {
+        if self.definition.wanted == wanted {
+            return Some(reply);
+        }
+        let mut definition = ServerDefinition::clone(&self.definition);
+        definition.wanted = wanted;
+        match self.shared.store.save(&definition).await {
+            Ok(()) => {
+                self.definition = Arc::new(definition);
+                Some(reply)
+            }
+            // A game that is to stop stops, whatever the disk says.
+            Err(_) if wanted == Wanted::Stopped => Some(reply),
+            Err(failure) => {
+                let _ = reply.send(Err(failure.into()));
+                None
+            }
+        }
+    }
+
+    fn kill(&mut self, reply: Reply<PowerError>) {
+        self.stops.push(reply);
+        self.tell(Input::Kill);
+    }
+
+    /// Whether the server was removed and the actor is to end.
+    async fn remove(&mut self, reply: Reply<RemoveError>) -> bool {
+        let idle = matches!(self.core.phase(), Phase::Offline | Phase::Crashed);
+        let result = if !idle || self.reattach_at.is_some() {
+            Err(RemoveError::Running(self.definition.name.clone()))
+        } else {
+            self.shared.store.remove(&self.definition.id).await.map_err(RemoveError::from)
+        };
+        let removed = result.is_ok();
+        if removed {
+            self.shared.forget(&self.definition.id);
+        }
+        let _ = reply.send(result);
+        removed
+    }
+
+    // ---- what happened ---------------------------------------------------
+
+    async fn event(&mut self, event: Event) {
+        match event {
+            Event::Launched(launched) => self.launched(launched).await,
+            Event::Attached(attached) => self.found(attached).await,
+            Event::Polled(polled) => {
+                if self.polls.take(polled, &self.core, UnixMillis(wall_ms())) {
+                    self.tell(Input::Ready);
+                }
+            }
+            Event::Link(LinkEvent::Status(status)) => {
+                self.trouble = status.trouble.clone();
+                self.status = Some(status);
+            }
+            Event::Link(LinkEvent::Players(players)) => self.polls.players_by_console(players),
+            Event::Link(LinkEvent::StdinRefused(why)) => self.note = Some(why),
+            Event::Link(LinkEvent::Exited(report)) => self.exited(report),
+            Event::Link(LinkEvent::Lost) => {
+                tracing::warn!(server = %self.definition.name, "shim is gone, its game is adopted");
+                self.asks = None;
+                self.seek();
+            }
+        }
+    }
+
+    /// What a look at the folder showed, at the beginning or after a shim died.
+    async fn found(&mut self, found: Attached) {
+        self.reattach_at = None;
+        match found {
+            Attached::Connected(stream, status) => {
+                if !self.core.has_process() {
+                    let _ = self.core.handle(
+                        Input::Attached { stopping: status.rung.is_some() },
+                        Instant::now(),
+                    );
+                }
+                self.connect(*stream, status);
+            }
+            Attached::Exited(report) => {
+                if !self.core.has_process() {
+                    // It ended while no daemon was there.
+                    let _ = self.core.handle(Input::Attached { stopping: false }, Instant::now());
+                }
+                self.exited(report);
+            }
+            Attached::Nothing if self.core.has_process() => {
+                // Someone emptied the folder; without its files there is no game.
+                let at = UnixMillis(wall_ms());
+                self.exited(ExitReport {
+                    code: None,
+                    signal: None,
+                    asked: false,
+                    rung: None,
+                    at,
+                    last_line: None,
+                });
+            }
+            Attached::Nothing => self.resume(),
+            Attached::Failed(why) => {
+                tracing::error!(server = %self.definition.name, "cannot reach the shim: {why}");
+                self.trouble = Some(format!("it cannot be told whether the game runs ({why})"));
+                self.reattach_at = Some(Instant::now() + REATTACH_PAUSE);
+            }
+        }
+    }
+
+    /// Starts what should be running.
+    fn resume(&mut self) {
+        if self.definition.wanted == Wanted::Running && self.core.phase() == Phase::Offline {
+            self.tell(Input::Start(Origin::Daemon));
+        }
+    }
+
+    fn seek(&mut self) {
+        let (exe, folder) = (self.shared.shim_exe.clone(), self.folder.clone());
+        self.help(async move { Event::Attached(link::attach(&exe, &folder).await) });
+    }
+
+    /// Runs a helper whose result comes back as an event.
+    fn help(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events_in.clone();
+        tokio::spawn(async move {
+            let event = work.await;
+            // Without an actor there is nobody to tell.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn connect(&mut self, stream: Connection, status: Status) {
+        let (asks_in, asks) = mpsc::channel(ASKS_MAX);
+        if let Some(ask) = self.asked.take() {
+            // The channel is new and has room.
+            let _ = asks_in.try_send(ask);
+        }
+        self.asks = Some(asks_in);
+        self.trouble = status.trouble.clone();
+        self.status = Some(status.clone());
+        let (link_in, mut link_events) = mpsc::channel(EVENTS_MAX);
+        let link = Link {
+            stream,
+            status,
+            console: self.console.clone(),
+            query: self.definition.query.kind,
+            events: link_in,
+            asks,
+        };
+        tokio::spawn(link.run());
+        let events = self.events_in.clone();
+        tokio::spawn(async move {
+            while let Some(event) = link_events.recv().await {
+                if events.send(Event::Link(event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.polls.begin(Instant::now(), &self.definition);
+    }
+
+    fn exited(&mut self, mut report: ExitReport) {
+        // A kill past the shim is not known to it.
+        report.asked |= self.core.phase() == Phase::Stopping;
+        tracing::info!(server = %self.definition.name, asked = report.asked, "game ended: {report}");
+        link::settle(&self.folder);
+        self.asks = None;
+        self.asked = None;
+        self.status = None;
+        self.trouble = None;
+        self.ready_at = None;
+        self.polls.end();
+        self.last_exit = Some(report.clone());
+        self.tell(Input::Exited(report));
+    }
+
+    // ---- what the core says ----------------------------------------------
+
+    fn tell_for_start(&mut self, input: Input) {
+        if let Err(refused) = self.try_tell(input) {
+            for reply in self.starts.drain(..) {
+                let _ = reply.send(Err(PowerError::WrongState(refused.to_string())));
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        if let Err(refused) = self.try_tell(input) {
+            tracing::debug!(server = %self.definition.name, "lifecycle: {refused}");
+        }
+    }
+
+    fn try_tell(&mut self, input: Input) -> Result<(), Refused> {
+        let now = Instant::now();
+        let outputs = self.core.handle(input, now)?;
+        for output in outputs {
+            match output {
+                Output::Spawn => self.launch(),
+                Output::Stop => self.ask(ToShim::Stop),
+                Output::Kill => self.ask(ToShim::Kill),
+                Output::Set(timer, at) => {
+                    self.timers.insert(timer, at);
+                }
+                Output::Clear(timer) => {
+                    self.timers.remove(&timer);
+                }
+                Output::Started(result) => self.started(result),
+                Output::Stopped => {
+                    for reply in self.stops.drain(..) {
+                        let _ = reply.send(Ok(()));
+                    }
+                }
+            }
+        }
+        if self.core.phase() == Phase::Running && self.ready_at.is_none() {
+            self.ready_at = Some(UnixMillis(wall_ms()));
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, result: Result<(), String>) {
+        let class = self.failure.take().unwrap_or(match self.core.phase() {
+            Phase::Stopping => ErrorClass::WrongState,
+            _ => ErrorClass::BadConfig,
+        });
+        for reply in self.starts.drain(..) {
+            let _ = reply.send(match &result {
+                Ok(()) => Ok(()),
+                Err(problem) => Err(PowerError::Failed { class, problem: problem.clone() }),
+            });
+        }
+    }
+
+    /// Asks the shim, or does without it where that can be.
+    fn ask(&mut self, ask: ToShim) {
+        let sent = self.asks.as_ref().is_some_and(|asks| asks.try_send(ask.clone()).is_ok());
+        if !sent {
+            if ask == ToShim::Kill
+                && let Some(state) = files::read::<StateFile>(&self.folder.run(files::STATE))
+            {
+                kill_outright(&state);
+            }
+            self.asked = Some(ask);
+        }
+    }
+
+    // ---- time ------------------------------------------------------------
+
+    fn next_timer(&self) -> Option<Instant> {
+        let own = self.timers.values().copied().min();
+        own.into_iter().chain(self.polls.due()).chain(self.reattach_at).min()
+    }
+
+    fn timer(&mut self, now: Instant) {
+        let due: Vec<_> =
+            self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
+        for timer in due {
+            self.timers.remove(&timer);
+            self.tell(Input::Timer(timer));
+        }
+        if self.reattach_at.is_some_and(|at| at <= now) {
+            self.reattach_at = None;
+            self.seek();
+        }
+        if let Some(poll) = self.polls.start(now, &self.core, &self.definition) {
+            let querier = self.shared.querier.clone();
+            self.help(async move { Event::Polled(poll.run(&querier).await) });
+        }
+    }
+
+    // ---- what readers see ------------------------------------------------
+
+    fn publish(&mut self) {
+        let state = match self.core.phase() {
+            Phase::Offline => State::Offline,
+            Phase::Starting => State::Starting,
+            Phase::Running => State::Running,
+            Phase::Stopping => State::Stopping,
+            Phase::Crashed => State::Crashed,
+            Phase::Backoff { until } => match self.state {
+                // Computed once, or it would tremble with the clock.
+                State::Backoff { until } => State::Backoff { until },
+                _ => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    State::Backoff { until: UnixMillis(wall_ms()).plus(left) }
+                }
+            },
+        };
+        if state != self.state {
+            self.state = state;
+            self.since = UnixMillis(wall_ms());
+        }
+        let polled = self.polls.seen();
+        let problem = self.core.problem().map(str::to_owned);
+        let problem = problem.or_else(|| self.trouble.clone()).or_else(|| self.polls.problem());
+        self.shared.publish(ServerView {
+            state,
+            since: self.since,
+            pid: self.status.as_ref().map(|status| status.pid),
+            ports: self.definition.assigned_ports(),
+            players: polled.players,
+            slots: polled.slots.or(self.definition.slots),
+            ready: self.ready_at.is_some(),
+            ready_at: self.ready_at,
+            restarts: self.core.restarts(),
+            last_exit: self.last_exit.clone(),
+            problem,
+            note: self.note.clone(),
+            stopping_by: self.status.as_ref().and_then(|status| status.rung.clone()),
+            answered: polled.answered,
+            definition: self.definition.clone(),
+        });
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,214 @@
+//! The daemon's line to a shim: making one, finding one, and talking to it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::sync::mpsc;
+
+use crate::console::Console;
+use crate::definition::QueryKind;
+use crate::folder::Folder;
+use crate::query::PlayersFromLog;
+use crate::shim::FirstWord;
+use crate::shim::files::{self, ExitFile, StateFile};
+use crate::shim::platform::{Connection, connect, detached};
+use crate::shim::wire::{self, FromShim, Status, ToShim};
+use crate::view::ExitReport;
+
+/// How long a shim may take to say its first word: a slow disk under load.
+const FIRST_WORD: Duration = Duration::from_secs(30);
+
+/// The longest first word.
+const FIRST_WORD_BYTES_MAX: u64 = 16 * 1024;
+
+/// How long a shim may take to answer a connection.
+const HELLO: Duration = Duration::from_secs(5);
+
+/// Tries to reach or replace a shim that is just starting or ending.
+const ATTACH_TRIES: u32 = 20;
+const ATTACH_PAUSE: Duration = Duration::from_millis(100);
+
+/// Requests that wait for the socket; a person sends them one by one.
+pub(crate) const ASKS_MAX: usize = 32;
+
+/// What the shim told.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    Status(Status),
+    /// Players by the console, for games that tell only there.
+    Players(Option<u16>),
+    StdinRefused(String),
+    /// The last event: the game ended.
+    Exited(ExitReport),
+    /// The last event: the shim is gone.
+    Lost,
+}
+
+/// What became of the shim of an earlier daemon.
+#[derive(Debug)]
+pub(crate) enum Attached {
+    /// It is there, or another has taken its place.
+    Connected(Box<Connection>, Status),
+    /// The game ended, as written down.
+    Exited(ExitReport),
+    /// Nothing ran.
+    Nothing,
+    /// It cannot be told; says why.
+    Failed(String),
+}
+
+/// Makes a shim and waits for its first word.
+pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<FirstWord, String> {
+    let spawn = |leave_job| {
+        let mut command = tokio::process::Command::new(exe);
+        command.arg("__shim").arg("--dir").arg(folder.path());
+        if adopt {
+            command.arg("--adopt");
+        }
+        // Nothing of the daemon's environment: it may hold secrets.
+        command.env_clear();
+        #[cfg(windows)]
+        command.envs(["SystemRoot", "PATH"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        detached(&mut command, leave_job);
+        command.spawn()
+    };
+    // A job that lets nobody leave refuses; within it is better than nowhere.
+    let child = spawn(true).or_else(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => spawn(false),
+        _ => Err(error),
+    });
+    let mut child = child
+        .map_err(|error| format!("cannot run {} as a shim ({error})", exe.display()))?;
+    let out = child.stdout.take().ok_or("the shim has no output")?;
+    let mut line = String::new();
+    let mut out = BufReader::new(out.take(FIRST_WORD_BYTES_MAX));
+    // Dropped while it runs, the child is left to run and reaped when it ends.
+    match tokio::time::timeout(FIRST_WORD, out.read_line(&mut line)).await {
+        Ok(Ok(_)) => serde_json::from_str(&line)
+            .map_err(|_| "the shim ended without a word: see the system's log".to_owned()),
+        Ok(Err(error)) => Err(format!("cannot hear the shim ({error})")),
+        Err(_) => Err("the shim does not answer: see the load of this machine".to_owned()),
+    }
+}
+
+/// Finds the game of an earlier daemon, or of a shim that died.
+pub(crate) async fn attach(exe: &Path, folder: &Folder) -> Attached {
+    let mut problem = String::new();
+    for _ in 0..ATTACH_TRIES {
+        let (state_path, exit_path) = (folder.run(files::STATE), folder.run(files::EXIT));
+        let Some(state) = files::read::<StateFile>(&state_path) else { return Attached::Nothing };
+        match files::read::<ExitFile>(&exit_path) {
+            Some(exit) if exit.run == state.run => return Attached::Exited(exit.report),
+            _ => {}
+        }
+        if let Ok((stream, status)) = greet(folder).await {
+            return Attached::Connected(Box::new(stream), status);
+        }
+        match launch(exe, folder, true).await {
+            Ok(FirstWord::Runs { .. } | FirstWord::Ended) => continue,
+            Ok(FirstWord::Failed(why)) | Err(why) => problem = why,
+        }
+        tokio::time::sleep(ATTACH_PAUSE).await;
+    }
+    Attached::Failed(problem)
+}
+
+/// Connects to a shim and hears how it is.
+pub(crate) async fn greet(folder: &Folder) -> io::Result<(Connection, Status)> {
+    let greeting = async {
+        let mut stream = connect(folder.path()).await?;
+        wire::hello(&mut stream).await?;
+        match wire::receive(&mut stream).await? {
+            Some(FromShim::Status(status)) => Ok((stream, status)),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no status came first")),
+        }
+    };
+    tokio::time::timeout(HELLO, greeting).await?
+}
+
+/// What the task of one connection works with.
+pub(crate) struct Link {
+    pub(crate) stream: Connection,
+    pub(crate) status: Status,
+    pub(crate) console: Arc<Console>,
+    pub(crate) query: QueryKind,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    pub(crate) asks: mpsc::Receiver<ToShim>,
+}
+
+impl Link {
+    /// Passes messages on until the game ends or the shim is gone.
+    pub(crate) async fn run(self) {
+        let events = self.events.clone();
+        let last = match self.talk().await {
+            Ok(report) => LinkEvent::Exited(report),
+            Err(_) => LinkEvent::Lost,
+        };
+        // Without an actor there is nobody to tell.
+        let _ = events.send(last).await;
+    }
+
+    async fn talk(self) -> io::Result<ExitReport> {
+        let Self { stream, status, console, query, events, mut asks } = self;
+        let (mut read, mut write) = tokio::io::split(stream);
+        wire::send(&mut write, &ToShim::Follow { after: console.latest() }).await?;
+        let writer = async {
+            while let Some(ask) = asks.recv().await {
+                wire::send(&mut write, &ask).await?;
+            }
+            // The actor is gone: so is the reason to listen.
+            Err(io::Error::from(io::ErrorKind::BrokenPipe))
+        };
+        let mut players = (query == QueryKind::Luanti).then(|| seen_so_far(&console, &status));
+        let reader = async {
+            let mut told = None;
+            loop {
+                let now = players.map(PlayersFromLog::players);
+                if now != told {
+                    told = now;
+                    let _ = events.send(LinkEvent::Players(now.flatten())).await;
+                }
+                let Some(message) = wire::receive(&mut read).await? else { continue };
+                let event = match message {
+                    FromShim::Line(line) => {
+                        if let Some(players) = &mut players {
+                            players.line(&line.text);
+                        }
+                        if line.seq > console.latest() + 1 {
+                            console.fill_gap(line.seq).await;
+                        }
+                        console.push(line);
+                        continue;
+                    }
+                    FromShim::Status(status) => LinkEvent::Status(status),
+                    FromShim::StdinRefused { why } => LinkEvent::StdinRefused(why),
+                    FromShim::Exited(report) => return Ok(report),
+                };
+                let _ = events.send(event).await;
+            }
+        };
+        tokio::select! {
+            result = reader => result,
+            result = writer => result,
+        }
+    }
+}
+
+/// What the lines of this run tell that are here already.
+fn seen_so_far(console: &Console, status: &Status) -> PlayersFromLog {
+    let (lines, whole_run) = console.in_memory_after(status.first_seq.saturating_sub(1));
+    let mut players = if whole_run { PlayersFromLog::fresh() } else { PlayersFromLog::default() };
+    lines.iter().for_each(|line| players.line(&line.text));
+    players
+}
+
+/// Forgets a run whose end was taken note of.
+pub(crate) fn settle(folder: &Folder) {
+    let state: PathBuf = folder.run(files::STATE);
+    let _ = std::fs::remove_file(state);
+}

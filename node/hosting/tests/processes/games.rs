@@ -1,0 +1,70 @@
+//! Games that misbehave: what no real server does on command.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+/// Between two lines of a game that counts.
+const TICK: Duration = Duration::from_millis(2);
+
+/// Runs the game that the arguments name.
+pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<String> = args.map(|arg| arg.into_string().unwrap()).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["dies", code] => {
+            say("loading");
+            say("\u{1b}[31mthe map is missing\u{1b}[0m");
+            ExitCode::from(code.parse::<u8>().unwrap())
+        }
+        ["counts"] => count(),
+        ["stubborn"] => stubborn(),
+        ["family"] => {
+            let exe = std::env::current_exe().unwrap();
+            let child = Command::new(exe).args(["__test-game", "stubborn"]).spawn().unwrap();
+            say(&format!("child {}", child.id()));
+            read_until_quit()
+        }
+        _ => ExitCode::from(99),
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// Numbers without end.
+fn count() -> ExitCode {
+    let mut number: u64 = 0;
+    loop {
+        number += 1;
+        say(&format!("tick {number}"));
+        std::thread::sleep(TICK);
+    }
+}
+
+/// Hears every signal that can be heard and does nothing about it.
+fn stubborn() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        #[cfg(unix)]
+        let _deaf = {
+            use tokio::signal::unix::{SignalKind, signal};
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal)
+        };
+        say(&format!("deaf {}", std::process::id()));
+        std::future::pending::<ExitCode>().await
+    })
+}
+
+fn read_until_quit() -> ExitCode {
+    for line in std::io::stdin().lines() {
+        if line.is_ok_and(|line| line == "quit") {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,318 @@
+//! What a game survives, and what it does not: daemons that leave, shims that
+//! are killed, signals that are ignored.
+
+use std::path::Path;
+use std::time::Duration;
+
+use homehost_hosting::{QueryKind, RunAs, State};
+use tokio::sync::mpsc;
+
+use crate::Test;
+use crate::bench::{Bench, block_on, line_with, within};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_daemon_that_returns_misses_and_repeats_nothing", daemon_returns),
+    ("a_game_survives_its_shim", game_survives_its_shim),
+    ("a_stop_survives_its_shim", stop_survives_its_shim),
+    ("an_end_without_a_daemon_is_noticed_once", end_without_daemon),
+    ("a_game_that_ignores_every_request_is_killed", stubborn_game),
+    ("the_whole_group_ends_with_its_leader", group_ends),
+    ("servers_stopped_with_the_node_start_with_it", stopped_with_the_node),
+    ("the_games_of_root_are_not_root", games_of_root),
+    ("a_deep_folder_is_no_hindrance", deep_folder),
+    ("a_real_luanti_server_is_supervised", luanti),
+];
+
+/// Kills what a failed test left behind.
+pub(crate) fn kill_group(pid: i64) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+async fn until_gone(pid: u32) {
+    within("the end of a process", async {
+        while is_alive(pid) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// The shim of the server with this folder.
+fn shim_of(folder: &Path) -> u32 {
+    let dir = folder.to_str().unwrap();
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .find(|process| {
+            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let words: Vec<&str> = line.split('\0').collect();
+            words.get(1) == Some(&"__shim") && words.contains(&dir)
+        })
+        .and_then(|process| process.file_name().to_str()?.parse().ok())
+        .expect("a shim runs")
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Reads ticks and sees to it that none is missing and none comes twice.
+async fn expect_ticks(log: &mut mpsc::Receiver<homehost_hosting::LogLine>, next: &mut u64, count: u64) {
+    let end = *next + count;
+    while *next < end {
+        let line = within("a tick", log.recv()).await.expect("the log goes on");
+        assert_eq!(line.text, format!("tick {next}"));
+        assert_eq!(line.seq, *next);
+        *next += 1;
+    }
+}
+
+fn daemon_returns() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid;
+        let mut next = 1;
+        for _ in 0..3 {
+            let mut log = bench.follow(&id, 10_000).await;
+            let mut from_begin = 1;
+            expect_ticks(&mut log, &mut from_begin, next + 200).await;
+            next = from_begin;
+            bench.leave().await;
+            bench.come_back().await;
+            let view = bench.until(&id, "the same process", |view| view.pid.is_some()).await;
+            assert_eq!((view.pid, view.restarts), (pid, 0));
+        }
+        bench.hosting.kill(&id).await.unwrap();
+        until_gone(pid.unwrap()).await;
+    });
+}
+
+fn game_survives_its_shim() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid.unwrap();
+        let mut log = bench.follow(&id, 10_000).await;
+        let mut next = 1;
+        for _ in 0..3 {
+            expect_ticks(&mut log, &mut next, 200).await;
+            let shim = shim_of(&bench.folder(&id));
+            kill(shim);
+            until_gone(shim).await;
+            expect_ticks(&mut log, &mut next, 300).await;
+            assert!(is_alive(pid));
+            assert_ne!(shim_of(&bench.folder(&id)), shim);
+        }
+        let view = bench.view(&id);
+        assert_eq!((view.pid, view.restarts), (Some(pid), 0));
+        // The new shim can stop it.
+        bench.hosting.stop(&id).await.unwrap();
+        until_gone(pid).await;
+        let exit = bench.view(&id).last_exit.unwrap();
+        assert_eq!((exit.asked, exit.code, exit.signal), (true, None, None));
+        assert_eq!(bench.view(&id).state, State::Offline);
+    });
+}
+
+fn stop_survives_its_shim() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let mut definition = bench.definition("alpha", "__test-game stubborn", &[]);
+        definition.stop_timeout = Duration::from_millis(500);
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        bench.hosting.start(&id).await.unwrap();
+        let mut log = bench.follow(&id, 10).await;
+        line_with(&mut log, "deaf").await;
+        let stop = bench.hosting.clone();
+        tokio::spawn(async move { stop.stop(&id).await });
+        bench.until(&id, "a rung", |view| view.stopping_by.is_some()).await;
+        let pid = bench.view(&id).pid.unwrap();
+        // Neither daemon nor shim see the stop through.
+        bench.leave().await;
+        kill(shim_of(&bench.folder(&id)));
+        bench.come_back().await;
+        bench.until(&id, "offline", |view| view.state == State::Offline && view.last_exit.is_some()).await;
+        until_gone(pid).await;
+        assert_eq!(bench.view(&id).restarts, 0);
+    });
+}
+
+fn end_without_daemon() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let id = bench.add("alpha", "__a2s-game --port {port.game}", &["game=auto/udp"]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid.unwrap();
+        let (folder, mut log) = (bench.folder(&id), bench.follow(&id, 9).await);
+        line_with(&mut log, "listens").await;
+        bench.leave().await;
+        let shim = shim_of(&folder);
+        kill(pid);
+        until_gone(shim).await;
+        bench.come_back().await;
+        // It was wanted, so it is a crash, and it comes back.
+        let view = bench.until(&id, "the restart", |view| view.restarts == 1 && view.pid.is_some()).await;
+        assert_ne!(view.pid, Some(pid));
+        let mut log = bench.hosting.logs(&id, 99, true).await.unwrap();
+        for seq in 1..=2 {
+            assert_eq!(line_with(&mut log, "listens").await.seq, seq);
+        }
+        bench.hosting.stop(&id).await.unwrap();
+        // Once stopped by a person, it stays so.
+        bench.leave().await;
+        bench.come_back().await;
+        let view = bench.until(&id, "its last end", |view| view.last_exit.is_some()).await;
+        assert_eq!((view.state, view.restarts), (State::Offline, 0));
+    });
+}
+
+fn stubborn_game() {
+    block_on(async {
+        let bench = Bench::new().await;
+        for by_kill in [true, false] {
+            let name = if by_kill { "alpha" } else { "beta" };
+            let mut definition = bench.definition(name, "__test-game stubborn", &[]);
+            if !by_kill {
+                definition.stop_timeout = Duration::from_millis(100);
+            }
+            definition.stop_command = Some("please".into());
+            let id = definition.id;
+            bench.hosting.add(definition).await.unwrap();
+            bench.hosting.start(&id).await.unwrap();
+            let mut log = bench.follow(&id, 10).await;
+            line_with(&mut log, "deaf").await;
+            let pid = bench.view(&id).pid.unwrap();
+            if by_kill {
+                bench.hosting.kill(&id).await.unwrap();
+            } else {
+                bench.hosting.stop(&id).await.unwrap();
+            }
+            until_gone(pid).await;
+            let exit = bench.view(&id).last_exit.unwrap();
+            assert_eq!((exit.asked, exit.signal), (true, Some(9)));
+            assert_eq!(exit.rung.as_deref(), Some("kill"));
+        }
+    });
+}
+
+fn group_ends() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let mut definition = bench.definition("alpha", "__test-game family", &[]);
+        definition.stop_command = Some("quit".into());
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        bench.hosting.start(&id).await.unwrap();
+        let mut log = bench.follow(&id, 10).await;
+        let deaf = line_with(&mut log, "deaf ").await.text;
+        let child: u32 = deaf.rsplit_once(' ').unwrap().1.parse().unwrap();
+        assert!(is_alive(child));
+        bench.hosting.stop(&id).await.unwrap();
+        let exit = bench.view(&id).last_exit.unwrap();
+        assert_eq!((exit.code, exit.asked), (Some(0), true));
+        until_gone(child).await;
+    });
+}
+
+fn stopped_with_the_node() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let game = "__a2s-game --port {port.game}";
+        let up = bench.add("alpha", game, &["game=auto/udp"]).await;
+        let down = bench.add("beta", game, &["game=auto/udp"]).await;
+        bench.hosting.start(&up).await.unwrap();
+        bench.hosting.start(&down).await.unwrap();
+        bench.hosting.stop(&down).await.unwrap();
+        bench.hosting.stop_all().await;
+        assert_eq!(bench.view(&up).state, State::Offline);
+        bench.leave().await;
+        bench.come_back().await;
+        bench.until(&up, "the start", |view| view.pid.is_some()).await;
+        assert_eq!(bench.view(&down).state, State::Offline);
+        bench.hosting.stop_all().await;
+    });
+}
+
+fn games_of_root() {
+    if !rustix::process::geteuid().is_root() {
+        println!("  skipped: only root can give games to someone else");
+        return;
+    }
+    block_on(async {
+        let bench = Bench::as_user(RunAs::Auto).await;
+        let script = "'id -u; id -G; echo $HOME; pwd; umask; touch x && echo wrote; \
+                      ls ../run 2>&1; env; echo over; echo out > /dev/stdout; exec sleep 1000'";
+        let definition = bench.definition_of("alpha", &format!("/bin/sh -c {script}"), &[]);
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        bench.hosting.start(&id).await.unwrap();
+        let mut log = bench.follow(&id, 100).await;
+        let mut lines = Vec::new();
+        while lines.last().is_none_or(|line| line != "out") {
+            lines.push(within("the script", log.recv()).await.unwrap().text);
+        }
+        assert!(lines[0] != "0" && !lines[1].split(' ').any(|group| group == "0"), "{lines:?}");
+        let data = bench.folder(&id).join("data");
+        assert_eq!([&lines[2], &lines[3]], [data.to_str().unwrap(); 2]);
+        assert_eq!(lines[4], "0027");
+        assert!(lines.iter().any(|line| line == "wrote"), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("Permission denied")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.starts_with("CARGO")), "{lines:?}");
+        bench.hosting.stop(&id).await.unwrap();
+    });
+}
+
+fn deep_folder() {
+    block_on(async {
+        let bench = Bench::new().await;
+        // With the folder of the test, far beyond the 107 bytes of a socket's path.
+        let name = "a-name-of-forty-eight-bytes-that-makes-it-long";
+        let mut definition = bench.definition("x", "__test-game counts", &[]);
+        definition.name = name.into();
+        definition.folder = None;
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        bench.hosting.start(&id).await.unwrap();
+        bench.until(&id, "a process", |view| view.pid.is_some()).await;
+        bench.hosting.kill(&id).await.unwrap();
+    });
+}
+
+fn luanti() {
+    let program = "/usr/lib/minetest/minetestserver";
+    if !Path::new(program).exists() {
+        println!("  skipped: {program} is not installed");
+        return;
+    }
+    block_on(async {
+        let bench = Bench::as_user(RunAs::Auto).await;
+        let line = format!(
+            "{program} --world {{data}}/world --gameid minetest --port {{port.game}} --logfile {{data}}/log"
+        );
+        let mut definition = bench.definition_of("alpha", &line, &["game=auto/udp"]);
+        definition.query.kind = QueryKind::Luanti;
+        definition.slots = Some(15);
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        bench.hosting.start(&id).await.unwrap();
+        let view = bench.until(&id, "ready", |view| view.ready).await;
+        assert_eq!((view.players, view.slots), (Some(0), Some(15)));
+        bench.hosting.stop(&id).await.unwrap();
+        let exit = bench.view(&id).last_exit.unwrap();
+        assert_eq!((exit.code, exit.rung.as_deref()), (Some(0), Some("SIGINT")));
+    });
+}

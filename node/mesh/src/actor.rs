@@ -1,0 +1,280 @@
+//! The one task that owns the swarm.
+//!
+//! It moves bytes and time; what to do is decided by the cores beside it
+//! (`discovery`, `diversity`, `peers`, `token_bucket`). It never waits for a
+//! reader or a peer.
+
+mod connections;
+mod gossip;
+mod routing;
+mod rpc;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use homehost_protocol::rpc::Response;
+use homehost_protocol::{NetworkName, NodeId};
+use homehost_runtime::Shutdown;
+use libp2p::request_response::OutboundRequestId;
+use libp2p::swarm::{Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
+use crate::dial_gate::DialRules;
+use crate::discovery::Discovery;
+use crate::gossip::Topics;
+use crate::handle::{Command, RequestError};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::peers::Peers;
+use crate::token_bucket::Budgets;
+use crate::{MeshEvent, MeshStatus, Role, codec};
+
+/// Shortest time between two snapshots of the status: no reader needs more.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+
+/// Peers for each of which the snapshots may cost as much again: a bootstrap
+/// node with thousands tells its status every few seconds.
+const STATUS_PEERS: usize = 64;
+
+/// How long a stopping mesh flushes what it was asked to send.
+const FLUSH: Duration = Duration::from_millis(150);
+
+/// How long a stopping mesh waits for connections to close, so that peers see
+/// it leave at once rather than time out.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// What the actor is made of.
+pub(crate) struct Parts {
+    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) inbox: mpsc::Receiver<Command>,
+    pub(crate) outbox: Outbox,
+    pub(crate) status: watch::Sender<Arc<MeshStatus>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) rules: DialRules,
+    pub(crate) network: NetworkName,
+    pub(crate) role: Role,
+    pub(crate) bootstrap: Vec<Multiaddr>,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Owner of the swarm and of all that is known about peers.
+pub(crate) struct Actor {
+    swarm: Swarm<Behaviour>,
+    inbox: mpsc::Receiver<Command>,
+    outbox: Outbox,
+    status: watch::Sender<Arc<MeshStatus>>,
+    /// When the status was last told, and whether it has changed since.
+    status_at: Option<Instant>,
+    status_changed: bool,
+    metrics: Metrics,
+    rules: DialRules,
+    topics: Topics,
+    /// What identify must say, and the directory RPC's name.
+    identify_version: String,
+    directory_protocol: String,
+    bootstrap: Vec<Multiaddr>,
+    peers: Peers,
+    discovery: Discovery,
+    /// Peers that take our listings.
+    gossip_peers: BTreeSet<PeerId>,
+    /// Peers of other networks and when they are forgotten, oldest first.
+    refused: VecDeque<(PeerId, Instant)>,
+    /// Failed dials in a row to peers of the routing table.
+    dial_failures: HashMap<PeerId, u8>,
+    /// Our requests that are under way.
+    requests: HashMap<OutboundRequestId, oneshot::Sender<Result<Response, RequestError>>>,
+    budgets: Budgets<NodeId>,
+    shutdown: Shutdown,
+}
+
+impl Actor {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            topics: Topics::new(&parts.network),
+            identify_version: identify_version(&parts.network),
+            directory_protocol: codec::protocol(&parts.network).to_string(),
+            swarm: parts.swarm,
+            inbox: parts.inbox,
+            outbox: parts.outbox,
+            status: parts.status,
+            status_at: None,
+            status_changed: true,
+            metrics: parts.metrics,
+            rules: parts.rules,
+            bootstrap: parts.bootstrap,
+            peers: Peers::default(),
+            discovery: Discovery::new(parts.role, Instant::now()),
+            gossip_peers: BTreeSet::new(),
+            refused: VecDeque::new(),
+            dial_failures: HashMap::new(),
+            requests: HashMap::new(),
+            budgets: rpc::budgets(),
+            shutdown: parts.shutdown,
+        }
+    }
+
+    /// Runs until the shutdown's first stage.
+    pub(crate) async fn run(mut self) -> Result<(), Infallible> {
+        let shutdown = self.shutdown.clone();
+        loop {
+            let wake = tokio::time::Instant::from_std(self.wake(Instant::now()));
+            tokio::select! {
+                biased;
+                () = shutdown.stopping() => break,
+                Some(command) = self.inbox.recv() => self.obey(command),
+                () = self.outbox.drive() => {}
+                () = tokio::time::sleep_until(wake) => self.tick(),
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// When there is something to do by the clock.
+    fn wake(&self, now: Instant) -> Instant {
+        let mut wake = self.discovery.next(now);
+        if let Some((_, at)) = self.refused.front() {
+            wake = wake.min(*at);
+        }
+        if self.status_changed {
+            wake = wake.min(self.status_due(now));
+        }
+        wake
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.status_changed && now >= self.status_due(now) {
+            self.tell_status(now);
+        }
+        self.forgive(now);
+        self.discover(now);
+    }
+
+    /// When a changed status may be told.
+    fn status_due(&self, now: Instant) -> Instant {
+        let times = u32::try_from(1 + self.peers.len() / STATUS_PEERS).unwrap_or(u32::MAX);
+        self.status_at.map_or(now, |at| at + STATUS_EVERY * times)
+    }
+
+    fn tell_status(&mut self, now: Instant) {
+        (self.status_at, self.status_changed) = (Some(now), false);
+        let peer = *self.swarm.local_peer_id();
+        let full = |address: &Multiaddr| address.clone().with_p2p(peer).ok();
+        let mut listening: Vec<_> = self.swarm.listeners().filter_map(full).collect();
+        listening.sort_by_cached_key(Multiaddr::to_string);
+        self.status.send_replace(Arc::new(MeshStatus {
+            listening,
+            observed: self.peers.observed(),
+            peers: self.peers.infos(),
+            gossip_peers: self.gossip_peers.len(),
+        }));
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Publish { topic, message, reply } => {
+                // Whoever asked may have gone; it is published all the same.
+                let _ = reply.send(self.publish(topic, message));
+            }
+            Command::Judge { token, verdict } => self.judge(&token, verdict),
+            Command::Request { to, request, reply } => self.ask(to, request, reply),
+            Command::Respond { reply, response } => self.respond(reply, response),
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                self.on_closed(&peer_id, connection_id);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                self.on_dial_failed(peer_id, &error);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.status_changed = true;
+                let peer = *self.swarm.local_peer_id();
+                let address = address.with_p2p(peer).unwrap_or_else(|address| address);
+                self.outbox.keep(MeshEvent::Listening { address });
+            }
+            SwarmEvent::ExpiredListenAddr { .. } => self.status_changed = true,
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                self.status_changed = true;
+                let Err(error) = reason else { return };
+                for address in addresses {
+                    self.outbox.keep(MeshEvent::ListenFailed {
+                        address,
+                        kind: error.kind(),
+                        reason: error.to_string(),
+                    });
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::debug!(%error, "a listener stumbled");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identify(event) => {
+                self.metrics.record(&event);
+                self.on_identify(event);
+            }
+            BehaviourEvent::Ping(event) => {
+                self.metrics.record(&event);
+                if let Ok(rtt) = event.result {
+                    self.peers.pinged(&event.peer, rtt);
+                    self.status_changed = true;
+                }
+            }
+            BehaviourEvent::Kad(event) => {
+                self.metrics.record(&event);
+                self.on_kad(event);
+            }
+            BehaviourEvent::Gossip(event) => {
+                self.metrics.record(&event);
+                self.on_gossip(event);
+            }
+            BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            BehaviourEvent::Directory(event) => self.on_directory(event),
+        }
+    }
+
+    /// Sends what was asked for, then closes the connections.
+    async fn stop(&mut self) {
+        let mut asked = false;
+        while let Ok(command) = self.inbox.try_recv() {
+            asked = true;
+            self.obey(command);
+        }
+        if asked && !self.gossip_peers.is_empty() {
+            let _ = tokio::time::timeout(FLUSH, self.drain_events(|_| false)).await;
+        }
+        for peer in self.peers.ids() {
+            // One that has just gone need not be closed.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let _ =
+            tokio::time::timeout(CLOSE, self.drain_events(|actor| actor.peers.len() == 0)).await;
+    }
+
+    async fn drain_events(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            let event = self.swarm.select_next_some().await;
+            self.on_event(event);
+        }
+    }
+}

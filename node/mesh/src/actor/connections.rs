@@ -1,0 +1,140 @@
+//! Connections come, say who they are, and go (spec/mesh §2).
+
+use std::time::{Duration, Instant};
+
+use libp2p::core::ConnectedPoint;
+use libp2p::swarm::{ConnectionId, DialError};
+use libp2p::{Multiaddr, PeerId, identify, multiaddr};
+
+use super::Actor;
+use crate::MeshEvent;
+use crate::node_id::node_of;
+use crate::peers::{Introduced, Introduction, Link};
+
+/// How long a peer of another network is neither dialled nor let in. Its
+/// operator may change the network meanwhile.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+
+/// Peers of other networks that are remembered. Each costs about 100 bytes;
+/// beyond it the oldest is forgotten.
+const REFUSED_MAX: usize = 256;
+
+impl Actor {
+    pub(super) fn on_connected(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) {
+        let Some(node) = node_of(&peer) else {
+            // Not an Ed25519 key: no record could ever name it.
+            self.swarm.close_connection(connection);
+            return;
+        };
+        let address = without_peer(endpoint.get_remote_address().clone());
+        let link = Link { address, outgoing: endpoint.is_dialer() };
+        self.rules.open(crate::scope::of(&link.address));
+        self.dial_failures.remove(&peer);
+        self.peers.connected(peer, node, connection, link);
+    }
+
+    pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {
+        if let Some(node) = self.peers.closed(peer, connection) {
+            tracing::debug!(%node, "peer left");
+            self.outbox.keep(MeshEvent::PeerLeft { node });
+            self.counted();
+        }
+        if !self.peers.is_connected(peer) {
+            self.gossip_left(peer);
+        }
+    }
+
+    pub(super) fn on_identify(&mut self, event: identify::Event) {
+        match event {
+            identify::Event::Received { connection_id, peer_id, info } => {
+                if info.protocol_version == self.identify_version {
+                    self.on_introduction(peer_id, connection_id, &info);
+                } else {
+                    self.refuse(peer_id);
+                }
+            }
+            identify::Event::Error { peer_id, error, .. } => {
+                tracing::debug!(peer = %peer_id, %error, "peer did not say who it is");
+            }
+            identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
+        }
+    }
+
+    fn on_introduction(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
+        let introduction = Introduction::of(info, &self.directory_protocol);
+        let holds_replica = introduction.holds_replica;
+        let introduced = self.peers.introduced(&peer, introduction);
+        self.learn_addresses(peer, connection, &info.listen_addrs);
+        match introduced {
+            Introduced::Joined { node, scope } => {
+                tracing::debug!(%node, "peer joined");
+                self.outbox.keep(MeshEvent::PeerJoined { node, scope, holds_replica });
+                self.counted();
+            }
+            Introduced::Again => self.status_changed = true,
+            Introduced::Gone => {}
+        }
+    }
+
+    /// The number of peers has changed.
+    fn counted(&mut self) {
+        let counts = self.peers.counts();
+        self.metrics.counted(counts);
+        self.discovery.changed(counts, Instant::now());
+        self.status_changed = true;
+    }
+
+    /// Leaves a peer of another network, and stays away from it for a while.
+    fn refuse(&mut self, peer: PeerId) {
+        tracing::debug!(%peer, "peer is of another network");
+        self.metrics.other_network();
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.kad.remove_peer(&peer);
+        // This also closes its connections.
+        if behaviour.refused.block_peer(peer) {
+            self.refused.push_back((peer, Instant::now() + REFUSED_FOR));
+        }
+        if self.refused.len() > REFUSED_MAX
+            && let Some((oldest, _)) = self.refused.pop_front()
+        {
+            self.swarm.behaviour_mut().refused.unblock_peer(oldest);
+        }
+    }
+
+    /// Forgets peers of other networks whose time is up.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        while let Some((peer, until)) = self.refused.front().copied() {
+            if now < until {
+                break;
+            }
+            self.refused.pop_front();
+            self.swarm.behaviour_mut().refused.unblock_peer(peer);
+        }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, peer: Option<PeerId>, error: &DialError) {
+        if let DialError::WrongPeerId { obtained, .. } = error {
+            tracing::debug!(%obtained, expected = ?peer, "another node answers at this address");
+        } else {
+            tracing::trace!(?peer, %error, "dial failed");
+        }
+        if let Some(peer) = peer
+            && matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. })
+        {
+            self.unreachable(peer);
+        }
+    }
+}
+
+/// The address without the name of the peer at its end.
+pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    while matches!(address.iter().last(), Some(multiaddr::Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
+}

@@ -1,0 +1,107 @@
+//! Gossip between the swarm and whoever judges it (spec/mesh §3).
+
+use homehost_protocol::gossip::Topic;
+use homehost_protocol::limits::GOSSIP_BYTES_MAX;
+use libp2p::PeerId;
+use libp2p::gossipsub::{self, Message, MessageAcceptance, PublishError as Libp2pError};
+
+use super::Actor;
+use crate::metrics::GossipFate;
+use crate::node_id::node_of;
+use crate::{GossipToken, GossipVerdict, MeshEvent, PublishError, Published};
+
+impl Actor {
+    pub(super) fn publish(
+        &mut self,
+        topic: Topic,
+        message: Vec<u8>,
+    ) -> Result<Published, PublishError> {
+        let length = message.len();
+        let hash = self.topics.hash(topic).ok_or(PublishError::Role)?;
+        let gossip = self.swarm.behaviour_mut().gossip.as_mut().ok_or(PublishError::Role)?;
+        match gossip.publish(hash, message) {
+            Ok(_) => Ok(Published::Sent),
+            Err(Libp2pError::NoPeersSubscribedToTopic) => Ok(Published::NoPeers),
+            Err(Libp2pError::Duplicate) => Ok(Published::Duplicate),
+            Err(Libp2pError::AllQueuesFull(_)) => Err(PublishError::Congested),
+            // Neither signing nor compression is in use.
+            Err(
+                Libp2pError::MessageTooLarge
+                | Libp2pError::SigningError(_)
+                | Libp2pError::TransformFailed(_),
+            ) => Err(PublishError::TooLong(length)),
+        }
+    }
+
+    pub(super) fn judge(&mut self, token: &GossipToken, verdict: GossipVerdict) {
+        self.metrics.gossip(GossipFate::Judged(verdict));
+        let acceptance = match verdict {
+            GossipVerdict::Accept => MessageAcceptance::Accept,
+            GossipVerdict::Ignore => MessageAcceptance::Ignore,
+            GossipVerdict::Reject => MessageAcceptance::Reject,
+        };
+        self.report(token, acceptance);
+    }
+
+    fn report(&mut self, token: &GossipToken, acceptance: MessageAcceptance) {
+        let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else { return };
+        let known =
+            gossip.report_message_validation_result(&token.message, &token.source, acceptance);
+        if !known {
+            tracing::debug!(message = %token.message, "the verdict came too late");
+        }
+    }
+
+    pub(super) fn on_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let token = GossipToken { message: message_id, source: propagation_source };
+                self.on_message(token, message);
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => {
+                if self.topics.topic(&topic) == Some(Topic::Listings) {
+                    self.gossip_joined(peer_id);
+                }
+            }
+            gossipsub::Event::Unsubscribed { peer_id, topic } => {
+                if self.topics.topic(&topic) == Some(Topic::Listings) {
+                    self.gossip_left(&peer_id);
+                }
+            }
+            gossipsub::Event::GossipsubNotSupported { .. } => {}
+            gossipsub::Event::SlowPeer { peer_id, .. } => {
+                tracing::debug!(peer = %peer_id, "peer is too slow for gossip");
+            }
+        }
+    }
+
+    fn on_message(&mut self, token: GossipToken, message: Message) {
+        let (Some(topic), Some(from)) = (self.topics.topic(&message.topic), node_of(&token.source))
+        else {
+            return self.report(&token, MessageAcceptance::Ignore);
+        };
+        if message.data.len() > GOSSIP_BYTES_MAX {
+            return self.judge(&token, GossipVerdict::Reject);
+        }
+        let offer = MeshEvent::Gossip { from, topic, message: message.data, token: token.clone() };
+        if self.outbox.offer(offer).is_err() {
+            self.metrics.gossip(GossipFate::Dropped);
+            self.report(&token, MessageAcceptance::Ignore);
+        }
+    }
+
+    fn gossip_joined(&mut self, peer: PeerId) {
+        let nobody = self.gossip_peers.is_empty();
+        if self.gossip_peers.insert(peer) && nobody {
+            self.outbox.keep(MeshEvent::GossipJoined);
+        }
+        self.status_changed = true;
+    }
+
+    /// A peer takes our listings no longer.
+    pub(super) fn gossip_left(&mut self, peer: &PeerId) {
+        if self.gossip_peers.remove(peer) {
+            self.status_changed = true;
+        }
+    }
+}

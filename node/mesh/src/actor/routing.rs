@@ -1,0 +1,184 @@
+//! The routing table and the search for peers (spec/mesh §2, §6).
+
+use std::time::Instant;
+
+use homehost_protocol::Scope;
+use libp2p::kad::{self, KBucketKey, RoutingUpdate};
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::{Multiaddr, PeerId, mdns};
+
+use super::Actor;
+use super::connections::without_peer;
+use crate::discovery::Step;
+use crate::diversity::{self, Entry};
+use crate::scope;
+
+/// Addresses of one peer that are kept: IPv4 and IPv6, two transports, and as
+/// many of a second interface.
+const ADDRESSES_MAX: usize = 8;
+
+/// Peers of the routing table that are dialled in one round: a bootstrap node
+/// gets around a table of two hundred in a few minutes, within its dial rate.
+const DIALS_PER_ROUND: usize = 16;
+
+/// Failed dials in a row after which a peer leaves the routing table.
+const DIAL_FAILURES_MAX: u8 = 2;
+
+/// DHT queries under way at once. A walk starts two; more are not needed
+/// before those have ended.
+const QUERIES_MAX: usize = 8;
+
+/// Peers found by mDNS that are dialled at once.
+const MDNS_DIALS_MAX: usize = 16;
+
+impl Actor {
+    /// Puts a peer into the routing table, at those of its addresses that it
+    /// may name and that the table has room for.
+    pub(super) fn learn_addresses(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        told: &[Multiaddr],
+    ) {
+        let Some(link) = self.peers.link(&peer, connection).cloned() else { return };
+        let link_scope = scope::of(&link.address);
+        // Where we reached it is known to work, also by name.
+        let dialled = link.outgoing.then_some(link.address);
+        let told = told.iter().filter(|told| scope::may_tell(link_scope, told));
+        let told = told.map(|told| without_peer(told.clone()));
+        let addresses: Vec<_> = dialled.into_iter().chain(told).take(ADDRESSES_MAX).collect();
+        self.make_room(&peer, &addresses);
+        for address in addresses {
+            self.admit(peer, address);
+        }
+    }
+
+    /// Forgets a peer's old addresses when the new ones would be too many with
+    /// them.
+    fn make_room(&mut self, peer: &PeerId, addresses: &[Multiaddr]) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let Some(bucket) = kad.kbucket(*peer) else { return };
+        let Some(entry) = bucket.iter().find(|entry| entry.node.key.preimage() == peer) else {
+            return;
+        };
+        let known: Vec<_> = entry.node.value.iter().cloned().map(without_peer).collect();
+        let new = addresses.iter().filter(|address| !known.contains(address)).count();
+        if known.len() + new > ADDRESSES_MAX {
+            kad.remove_peer(peer);
+        }
+    }
+
+    fn admit(&mut self, peer: PeerId, address: Multiaddr) {
+        let local = KBucketKey::from(*self.swarm.local_peer_id());
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        // A name was typed by a person, and needs no block to be counted by.
+        if let Some(ip) = scope::ip_of(&address) {
+            let key = KBucketKey::from(peer);
+            let bucket_of = |key: &KBucketKey<PeerId>| local.distance(key).ilog2().unwrap_or(0);
+            let mut table = Vec::new();
+            for bucket in kad.kbuckets() {
+                for entry in bucket.iter() {
+                    let (peer, bucket) = (*entry.node.key.preimage(), bucket_of(entry.node.key));
+                    let ips = entry.node.value.iter().filter_map(scope::ip_of);
+                    table.extend(ips.map(|ip| Entry { peer, bucket, ip }));
+                }
+            }
+            if !diversity::admits(table, Entry { peer, bucket: bucket_of(&key), ip }) {
+                tracing::debug!(%peer, "its block of addresses has its share of the table");
+                return;
+            }
+        }
+        if kad.add_address(&peer, address) == RoutingUpdate::Failed {
+            tracing::trace!(%peer, "the bucket is full");
+        }
+    }
+
+    /// Does what the core says is due.
+    pub(super) fn discover(&mut self, now: Instant) {
+        for step in self.discovery.due(now, fastrand::f64()) {
+            match step {
+                Step::DialBootstrap => self.dial_bootstrap(),
+                Step::DialKnown => self.dial_known(),
+                Step::Walk => self.walk(),
+            }
+        }
+    }
+
+    fn dial_bootstrap(&mut self) {
+        for address in self.bootstrap.clone() {
+            // A node may be started with its own address among the others.
+            if let Err(error) = self.swarm.dial(DialOpts::from(address)) {
+                tracing::debug!(%error, "cannot dial a bootstrap node");
+            }
+        }
+    }
+
+    fn dial_known(&mut self) {
+        let mut known: Vec<PeerId> = Vec::new();
+        for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+            known.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
+        }
+        known.retain(|peer| !self.peers.is_connected(peer));
+        fastrand::shuffle(&mut known);
+        for peer in known.into_iter().take(DIALS_PER_ROUND) {
+            // One that is being dialled already is refused, and that is fine.
+            let _ = self.swarm.dial(DialOpts::peer_id(peer).build());
+        }
+    }
+
+    fn walk(&mut self) {
+        let own = *self.swarm.local_peer_id();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if kad.iter_queries().count() < QUERIES_MAX {
+            kad.get_closest_peers(own);
+            kad.get_closest_peers(PeerId::random());
+        }
+    }
+
+    /// A dial to this peer failed at every address.
+    pub(super) fn unreachable(&mut self, peer: PeerId) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let in_table = kad
+            .kbucket(peer)
+            .is_some_and(|bucket| bucket.iter().any(|entry| *entry.node.key.preimage() == peer));
+        if !in_table || self.peers.is_connected(&peer) {
+            self.dial_failures.remove(&peer);
+            return;
+        }
+        // Bounded by the table: peers outside it have no entry.
+        let failures = self.dial_failures.entry(peer).or_default();
+        *failures += 1;
+        if *failures >= DIAL_FAILURES_MAX {
+            self.dial_failures.remove(&peer);
+            kad.remove_peer(&peer);
+        }
+    }
+
+    pub(super) fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::RoutingUpdated { old_peer: Some(evicted), .. } => {
+                self.dial_failures.remove(&evicted);
+            }
+            kad::Event::InboundRequest {
+                request:
+                    kad::InboundRequest::PutRecord { .. } | kad::InboundRequest::AddProvider { .. },
+            } => {
+                // Dropped: no record is kept until it can be verified.
+            }
+            event => tracing::trace!(?event, "kad"),
+        }
+    }
+
+    pub(super) fn on_mdns(&mut self, event: mdns::Event) {
+        let mdns::Event::Discovered(found) = event else { return };
+        for (peer, address) in found.into_iter().take(MDNS_DIALS_MAX) {
+            let near = scope::ip_of(&address).is_some_and(|ip| Scope::of(ip) != Scope::Nowhere);
+            if near && !self.peers.is_connected(&peer) {
+                let opts = DialOpts::peer_id(peer).addresses(vec![address]).build();
+                // One that is being dialled already is refused, and that is fine.
+                let _ = self.swarm.dial(opts);
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The protocols that one node speaks, and their settings (spec/mesh §1, §2).
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use homehost_protocol::NetworkName;
+use libp2p::allow_block_list::BlockedPeers;
+use libp2p::connection_limits::ConnectionLimits;
+use libp2p::identity::Keypair;
+use libp2p::request_response::ProtocolSupport;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{
+    PeerId, StreamProtocol, allow_block_list, connection_limits, identify, kad, mdns, ping,
+    request_response,
+};
+
+use crate::Role;
+use crate::codec::{self, DirectoryCodec};
+use crate::gossip::{self, Gossip};
+use crate::handle::REQUEST_TIMEOUT;
+use crate::record_store::NoRecords;
+
+/// Connections that others opened to a host. About 85 kB each, and a home
+/// router's table has room for some thousands in all.
+const HOST_INCOMING_MAX: u32 = 64;
+/// Connections that a host opened: four meshes' worth.
+const HOST_OUTGOING_MAX: u32 = 32;
+/// Connections to a bootstrap node: what 512 MB can hold with room to spare.
+const BOOTSTRAP_INCOMING_MAX: u32 = 2_500;
+/// Connections that a bootstrap node opens, for its routing table.
+const BOOTSTRAP_OUTGOING_MAX: u32 = 64;
+/// Two ends that dial each other at the same moment make two connections.
+const PER_PEER_MAX: u32 = 2;
+/// Half-open incoming connections of a host.
+const HOST_PENDING_MAX: u32 = 32;
+/// Half-open incoming connections of a bootstrap node, which many meet at once.
+const BOOTSTRAP_PENDING_MAX: u32 = 256;
+/// Half-open outgoing connections: a DHT query dials up to twenty.
+const PENDING_OUTGOING_MAX: u32 = 32;
+
+/// Streams of the directory RPC that one connection may have at once. A whole
+/// burst of the peer's budget (`actor/rpc.rs`) fits, so that a request over it
+/// is refused and counted, and is not lost unseen.
+const RPC_STREAMS_MAX: usize = 32;
+
+/// A whole DHT query: it is worth nothing to a waiting person after that.
+const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(8);
+/// One question to one DHT peer.
+const KAD_STREAM_TIMEOUT: Duration = Duration::from_secs(3);
+/// Peers of one answer and of one bucket (Kademlia's k).
+const KAD_K: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not 0");
+
+/// All protocols of one node. The order matters: the first may deny a
+/// connection before the others see it.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    /// Peers of other networks, for a while.
+    pub(crate) refused: allow_block_list::Behaviour<BlockedPeers>,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    pub(crate) kad: kad::Behaviour<NoRecords>,
+    pub(crate) gossip: Toggle<Gossip>,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) directory: Toggle<request_response::Behaviour<DirectoryCodec>>,
+}
+
+/// The identify protocol version by which networks know their own.
+pub(crate) fn identify_version(network: &NetworkName) -> String {
+    format!("/homehost/1/{network}")
+}
+
+fn kad_protocol(network: &NetworkName) -> StreamProtocol {
+    StreamProtocol::try_from_owned(format!("/homehost/{network}/kad/1.0.0"))
+        .expect("the name begins with a slash")
+}
+
+/// What [`Behaviour::new`] needs.
+pub(crate) struct Settings<'a> {
+    pub(crate) keypair: &'a Keypair,
+    pub(crate) network: &'a NetworkName,
+    pub(crate) role: Role,
+    pub(crate) agent: &'a str,
+    pub(crate) mdns: bool,
+}
+
+impl Behaviour {
+    /// # Errors
+    /// A setting that a protocol refuses, in words.
+    pub(crate) fn new(settings: &Settings<'_>) -> Result<Self, String> {
+        let peer = settings.keypair.public().to_peer_id();
+        let gossip = match settings.role {
+            Role::Host => Some(gossip::behaviour(settings.network)?),
+            Role::Bootstrap => None,
+        };
+        let directory = match settings.role {
+            Role::Host => Some(directory(settings.network)),
+            Role::Bootstrap => None,
+        };
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits(settings.role)),
+            refused: allow_block_list::Behaviour::default(),
+            identify: identify(settings),
+            ping: ping::Behaviour::new(ping::Config::new()),
+            kad: kad(settings.network, peer),
+            gossip: gossip.into(),
+            mdns: settings.mdns.then(|| mdns(peer)).flatten().into(),
+            directory: directory.into(),
+        })
+    }
+}
+
+fn limits(role: Role) -> ConnectionLimits {
+    let (incoming, outgoing, pending) = match role {
+        Role::Host => (HOST_INCOMING_MAX, HOST_OUTGOING_MAX, HOST_PENDING_MAX),
+        Role::Bootstrap => (BOOTSTRAP_INCOMING_MAX, BOOTSTRAP_OUTGOING_MAX, BOOTSTRAP_PENDING_MAX),
+    };
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(pending))
+        .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
+        .with_max_established_incoming(Some(incoming))
+        .with_max_established_outgoing(Some(outgoing))
+        .with_max_established_per_peer(Some(PER_PEER_MAX))
+}
+
+fn identify(settings: &Settings<'_>) -> identify::Behaviour {
+    let agent = format!("{}{}", settings.agent, settings.role.marker());
+    let version = identify_version(settings.network);
+    identify::Behaviour::new(
+        identify::Config::new(version, settings.keypair.public())
+            .with_agent_version(agent)
+            .with_push_listen_addr_updates(true)
+            // Its cache would offer addresses for dialling that no scope rule
+            // has seen.
+            .with_cache_size(0),
+    )
+}
+
+fn kad(network: &NetworkName, peer: PeerId) -> kad::Behaviour<NoRecords> {
+    let mut config = kad::Config::new(kad_protocol(network));
+    config
+        .set_query_timeout(KAD_QUERY_TIMEOUT)
+        .set_substreams_timeout(KAD_STREAM_TIMEOUT)
+        .set_kbucket_size(KAD_K)
+        .set_replication_factor(KAD_K)
+        .disjoint_query_paths(true)
+        // Nothing is stored unseen; nothing is stored at all as yet.
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_caching(kad::Caching::Disabled)
+        // `actor/routing.rs` decides who enters the table.
+        .set_kbucket_inserts(kad::BucketInserts::Manual);
+    let mut kad = kad::Behaviour::with_config(peer, NoRecords, config);
+    // By itself it would wait for a proof that the world reaches us, and a
+    // LAN or a single machine would have no table at all.
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}
+
+fn mdns(peer: PeerId) -> Option<mdns::tokio::Behaviour> {
+    mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
+        .inspect_err(|error| tracing::warn!(%error, "peers on the local link are not looked for"))
+        .ok()
+}
+
+fn directory(network: &NetworkName) -> request_response::Behaviour<DirectoryCodec> {
+    let config = request_response::Config::default()
+        .with_request_timeout(REQUEST_TIMEOUT)
+        .with_max_concurrent_streams(RPC_STREAMS_MAX);
+    let protocols = [(codec::protocol(network), ProtocolSupport::Full)];
+    request_response::Behaviour::with_codec(DirectoryCodec, protocols, config)
+}

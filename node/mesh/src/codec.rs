@@ -1,0 +1,145 @@
+//! Bytes of the directory RPC (spec/mesh §4): a 32-bit big-endian length and
+//! that many bytes, then the end of the stream.
+
+use std::io;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use homehost_protocol::NetworkName;
+use homehost_protocol::limits::{RPC_REQUEST_BYTES_MAX, RPC_RESPONSE_BYTES_MAX};
+use homehost_protocol::rpc::{Request, Response, RpcError};
+use libp2p::{StreamProtocol, request_response};
+
+/// What is set aside before any byte of the message has come. A peer that
+/// announces the longest message and sends none of it costs no more than this.
+const READ_AHEAD_BYTES: usize = 4 * 1024;
+
+/// The protocol's name on a network.
+///
+/// A network's name is a slug, so the result always begins with `/`.
+pub(crate) fn protocol(network: &NetworkName) -> StreamProtocol {
+    StreamProtocol::try_from_owned(format!("/homehost/{network}/directory/1"))
+        .expect("the name begins with a slash")
+}
+
+/// Reads and writes [`Request`] and [`Response`] within their limits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DirectoryCodec;
+
+fn invalid(error: RpcError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+async fn read_frame<T: AsyncRead + Unpin>(io: &mut T, most: usize) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    io.read_exact(&mut length).await?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > most {
+        return Err(invalid(RpcError::TooLong(length)));
+    }
+    let mut bytes = Vec::with_capacity(length.min(READ_AHEAD_BYTES));
+    // `read_to_end` grows as bytes come, and `take` stops it at the length.
+    (&mut *io).take(length as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if io.read(&mut [0]).await? != 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after the message"));
+    }
+    Ok(bytes)
+}
+
+async fn write_frame<T>(io: &mut T, bytes: &[u8], most: usize) -> io::Result<()>
+where
+    T: AsyncWrite + Unpin,
+{
+    if bytes.len() > most {
+        let error = RpcError::TooLong(bytes.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    io.write_all(&length.to_be_bytes()).await?;
+    io.write_all(bytes).await
+}
+
+impl request_response::Codec for DirectoryCodec {
+    type Protocol = StreamProtocol;
+    type Request = Request;
+    type Response = Response;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let bytes = read_frame(io, RPC_REQUEST_BYTES_MAX).await?;
+        Request::decode(&bytes).map_err(invalid)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let bytes = read_frame(io, RPC_RESPONSE_BYTES_MAX).await?;
+        Response::decode(&bytes).map_err(invalid)
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        request: Request,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &request.encode(), RPC_REQUEST_BYTES_MAX).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &response.encode(), RPC_RESPONSE_BYTES_MAX).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+    use futures::io::Cursor;
+
+    fn read(bytes: &[u8], most: usize) -> io::Result<Vec<u8>> {
+        block_on(read_frame(&mut Cursor::new(bytes), most))
+    }
+
+    #[test]
+    fn frames_survive_the_wire() {
+        for length in [0, 1, 5000, 16 * 1024] {
+            let body = vec![7; length];
+            let mut wire = Vec::new();
+            block_on(write_frame(&mut wire, &body, 16 * 1024)).unwrap();
+            assert_eq!(wire.len(), length + 4);
+            assert_eq!(read(&wire, 16 * 1024).unwrap(), body);
+            for end in [0, 3, wire.len() - 1] {
+                assert!(read(&wire[..end], 16 * 1024).is_err() || end == wire.len());
+            }
+            wire.push(0);
+            assert_eq!(read(&wire, 16 * 1024).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+
+    #[test]
+    fn oversize_is_refused_before_the_body_is_read() {
+        let wire = [&u32::MAX.to_be_bytes()[..], &[0; 64]].concat();
+        let mut cursor = Cursor::new(&wire);
+        let error = block_on(read_frame(&mut cursor, 1024)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(cursor.position(), 4);
+        assert!(block_on(write_frame(&mut Vec::new(), &[0; 5], 4)).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! What a mesh is started with. Plain data; nothing here reads a file.
+
+use std::fmt;
+
+use homehost_protocol::NetworkName;
+use libp2p::Multiaddr;
+
+/// What this node does for the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Gossips, and answers the directory RPC.
+    Host,
+    /// Only introduces peers to one another. It neither subscribes to gossip
+    /// nor serves records: it holds nothing that it could be asked to remove.
+    Bootstrap,
+}
+
+impl Role {
+    /// How the agent string of a node in this role ends (spec/mesh §1).
+    pub(crate) fn marker(self) -> &'static str {
+        match self {
+            Self::Host => " (host)",
+            Self::Bootstrap => " (bootstrap)",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Bootstrap => "bootstrap",
+        })
+    }
+}
+
+/// Everything that [`start`](crate::start) needs.
+#[derive(Clone)]
+pub struct MeshConfig {
+    /// Secret seed of the node's Ed25519 key; the public half is its id.
+    pub key_seed: [u8; 32],
+    /// The network to join; nodes of others are left at once.
+    pub network: NetworkName,
+    /// What this node does for the mesh.
+    pub role: Role,
+    /// Where to listen; port 0 picks a free one.
+    pub listen: Vec<Multiaddr>,
+    /// First peers to dial, with or without `/p2p`.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Addresses at which others reach this node, known to whoever runs it.
+    pub external: Vec<Multiaddr>,
+    /// Whether to look for peers on the local link. Only heeded when some
+    /// listen address is not loopback.
+    pub mdns: bool,
+    /// Program and version, as in `homehost/0.1.0`; peers see it.
+    pub agent: String,
+}
+
+impl fmt::Debug for MeshConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshConfig")
+            .field("network", &self.network)
+            .field("role", &self.role)
+            .field("listen", &self.listen)
+            .field("bootstrap", &self.bootstrap)
+            .field("external", &self.external)
+            .field("mdns", &self.mdns)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
+    }
+}

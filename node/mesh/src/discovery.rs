@@ -1,0 +1,233 @@
+//! When to look for peers: a core without clock or socket.
+//!
+//! It decides *when* to dial the bootstrap nodes, to walk the DHT, and to dial
+//! peers that the routing table knows; `actor/routing.rs` does it.
+
+use std::time::{Duration, Instant};
+
+use homehost_runtime::Backoff;
+
+use crate::Role;
+
+/// Host peers with which a node stops looking for more: the degree of the
+/// gossip mesh. Others still find it.
+pub(crate) const HOSTS_ENOUGH: usize = 8;
+
+/// First pause between two walks. Two hosts that start together see each other
+/// only after the bootstrap node has heard of both, some ten milliseconds later.
+const WALK_FIRST: Duration = Duration::from_millis(250);
+/// Longest pause between two walks: a small network that stays small costs
+/// each node a few packets a minute.
+const WALK_MOST: Duration = Duration::from_secs(60);
+/// First pause between two rounds of dialling when nobody is connected.
+const DIAL_FIRST: Duration = Duration::from_secs(1);
+/// Longest such pause: a bootstrap node that returns is found within a minute.
+const DIAL_MOST: Duration = Duration::from_secs(60);
+/// How often a bootstrap node sees whether those whom it names still answer: a
+/// newcomer that is given dead addresses waits for nothing.
+const FEEL_EVERY: Duration = Duration::from_secs(15);
+/// Longest sleep when there is nothing to do.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// How many peers are connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Peers of our network, of any role.
+    pub(crate) peers: usize,
+    /// Those of them that are hosts.
+    pub(crate) hosts: usize,
+}
+
+/// Something to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Dial the configured addresses.
+    DialBootstrap,
+    /// Dial a few peers of the routing table that are not connected.
+    DialKnown,
+    /// Ask the DHT who is near us and who is near a random id.
+    Walk,
+}
+
+/// Decides when to look for peers.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    counts: Counts,
+    walk: Backoff,
+    walk_at: Instant,
+    walked_at: Option<Instant>,
+    dial: Backoff,
+    dial_at: Instant,
+    /// Only of a bootstrap node.
+    feel_at: Option<Instant>,
+}
+
+impl Discovery {
+    /// Begins with everything due.
+    pub(crate) fn new(role: Role, now: Instant) -> Self {
+        Self {
+            counts: Counts::default(),
+            walk: Backoff::new(WALK_FIRST, WALK_MOST),
+            walk_at: now,
+            walked_at: None,
+            dial: Backoff::new(DIAL_FIRST, DIAL_MOST),
+            dial_at: now,
+            feel_at: match role {
+                Role::Host => None,
+                Role::Bootstrap => Some(now + FEEL_EVERY),
+            },
+        }
+    }
+
+    /// Peers came or went.
+    pub(crate) fn changed(&mut self, counts: Counts, now: Instant) {
+        let grown = counts.peers > self.counts.peers || counts.hosts > self.counts.hosts;
+        if grown || (counts.hosts < HOSTS_ENOUGH && self.counts.hosts >= HOSTS_ENOUGH) {
+            self.walk.reset();
+            // A peer that comes and goes must not make us walk all the time.
+            self.walk_at = self.walked_at.map_or(now, |at| (at + WALK_FIRST).max(now));
+        }
+        if counts.peers == 0 && self.counts.peers > 0 {
+            self.dial.reset();
+            self.dial_at = now;
+        }
+        self.counts = counts;
+    }
+
+    /// What is due. `jitter` in 0..1 spreads nodes that failed together.
+    pub(crate) fn due(&mut self, now: Instant, jitter: f64) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.alone() && now >= self.dial_at {
+            self.dial_at = now + self.dial.next_delay(jitter);
+            steps.extend([Step::DialBootstrap, Step::DialKnown]);
+        }
+        if self.looking() && now >= self.walk_at {
+            self.walked_at = Some(now);
+            self.walk_at = now + self.walk.next_delay(jitter);
+            steps.extend([Step::Walk, Step::DialKnown]);
+        }
+        if let Some(at) = &mut self.feel_at
+            && now >= *at
+        {
+            *at = now + FEEL_EVERY;
+            steps.push(Step::DialKnown);
+        }
+        steps
+    }
+
+    /// When [`Self::due`] wants to be asked next.
+    pub(crate) fn next(&self, now: Instant) -> Instant {
+        let mut next = now + IDLE;
+        if self.alone() {
+            next = next.min(self.dial_at);
+        }
+        if self.looking() {
+            next = next.min(self.walk_at);
+        }
+        if let Some(at) = self.feel_at {
+            next = next.min(at);
+        }
+        next
+    }
+
+    fn alone(&self) -> bool {
+        self.counts.peers == 0
+    }
+
+    /// With nobody connected, there is nobody to ask.
+    fn looking(&self) -> bool {
+        self.counts.peers > 0 && self.counts.hosts < HOSTS_ENOUGH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs until `end`, noting when each step was due.
+    fn run(discovery: &mut Discovery, mut now: Instant, end: Instant) -> Vec<(Instant, Step)> {
+        let mut steps = Vec::new();
+        while now < end {
+            steps.extend(discovery.due(now, 0.0).into_iter().map(|step| (now, step)));
+            let next = discovery.next(now);
+            assert!(next > now, "it would spin");
+            now = next;
+        }
+        steps
+    }
+
+    fn count(steps: &[(Instant, Step)], step: Step) -> usize {
+        steps.iter().filter(|(_, s)| *s == step).count()
+    }
+
+    #[test]
+    fn a_lone_node_dials_ever_more_rarely_and_never_walks() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Host, start);
+        let steps = run(&mut discovery, start, start + Duration::from_secs(600));
+        // 0, 1, 3, 7, 15, 31, 63 seconds, and once a minute after that.
+        assert_eq!(count(&steps, Step::DialBootstrap), 7 + 8);
+        assert_eq!(count(&steps, Step::Walk), 0);
+        assert_eq!(steps[0], (start, Step::DialBootstrap));
+    }
+
+    #[test]
+    fn the_first_peer_starts_a_walk_at_once_and_it_is_repeated_soon() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Host, start);
+        discovery.due(start, 0.0);
+        let met = start + Duration::from_millis(20);
+        discovery.changed(Counts { peers: 1, hosts: 0 }, met);
+        let steps = run(&mut discovery, met, met + Duration::from_secs(1));
+        assert_eq!(steps[0], (met, Step::Walk));
+        assert_eq!(count(&steps, Step::Walk), 3, "0, 250 and 750 ms");
+        assert_eq!(count(&steps, Step::DialBootstrap), 0);
+    }
+
+    #[test]
+    fn with_enough_hosts_it_rests_until_one_leaves() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Host, start);
+        discovery.changed(Counts { peers: 9, hosts: 8 }, start);
+        assert_eq!(run(&mut discovery, start, start + Duration::from_secs(1000)), []);
+        let later = start + Duration::from_secs(1000);
+        discovery.changed(Counts { peers: 8, hosts: 7 }, later);
+        assert_eq!(discovery.due(later, 0.0), [Step::Walk, Step::DialKnown]);
+    }
+
+    #[test]
+    fn a_bootstrap_node_keeps_feeling_for_those_it_names() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Bootstrap, start);
+        discovery.changed(Counts { peers: 9, hosts: 9 }, start);
+        let steps = run(&mut discovery, start, start + Duration::from_secs(61));
+        assert_eq!(count(&steps, Step::DialKnown), 4);
+        assert_eq!(steps.len(), 4);
+    }
+
+    #[test]
+    fn losing_everybody_dials_at_once() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Host, start);
+        run(&mut discovery, start, start + Duration::from_secs(100));
+        let later = start + Duration::from_secs(200);
+        discovery.changed(Counts { peers: 1, hosts: 1 }, later);
+        discovery.changed(Counts::default(), later);
+        assert_eq!(discovery.due(later, 0.0), [Step::DialBootstrap, Step::DialKnown]);
+    }
+
+    #[test]
+    fn a_flapping_peer_causes_four_walks_a_second_at_most() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Host, start);
+        let (mut now, mut walks) = (start, 0);
+        discovery.changed(Counts { peers: 1, hosts: 1 }, now);
+        for _ in 0..1000 {
+            now += Duration::from_millis(5);
+            discovery.changed(Counts { peers: 2, hosts: 1 }, now);
+            walks += discovery.due(now, 0.0).iter().filter(|s| **s == Step::Walk).count();
+            discovery.changed(Counts { peers: 1, hosts: 1 }, now);
+        }
+        assert!(walks <= 21, "{walks} walks in five seconds");
+    }
+}

@@ -1,0 +1,268 @@
+//! Who is connected, over what, and what they said about themselves.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use homehost_protocol::limits::AGENT_BYTES_MAX;
+use homehost_protocol::{NodeId, Scope};
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId, identify};
+
+use crate::discovery::Counts;
+use crate::scope;
+use crate::{ObservedAddress, PeerInfo, Role};
+
+/// One connection to a peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    /// The far end; without `/p2p`.
+    pub(crate) address: Multiaddr,
+    pub(crate) outgoing: bool,
+}
+
+/// What a peer said through identify, reduced to what we keep.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Introduction {
+    pub(crate) agent: String,
+    pub(crate) role: Role,
+    pub(crate) holds_replica: bool,
+    pub(crate) observed: Option<IpAddr>,
+}
+
+impl Introduction {
+    /// Reads a stranger's words: shortened, printable.
+    pub(crate) fn of(info: &identify::Info, directory: &str) -> Self {
+        let printable: String = info
+            .agent_version
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(AGENT_BYTES_MAX * 2)
+            .collect();
+        let (agent, role) = [Role::Bootstrap, Role::Host]
+            .into_iter()
+            .find_map(|role| Some((printable.strip_suffix(role.marker())?, role)))
+            .unwrap_or((&printable, Role::Host));
+        Self {
+            agent: agent[..agent.floor_char_boundary(AGENT_BYTES_MAX)].to_owned(),
+            role,
+            holds_replica: info.protocols.iter().any(|protocol| protocol.as_ref() == directory),
+            observed: scope::ip_of(&info.observed_addr),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    node: NodeId,
+    links: BTreeMap<ConnectionId, Link>,
+    introduction: Option<Introduction>,
+    rtt: Option<Duration>,
+    since: Instant,
+}
+
+impl Peer {
+    fn first_link(&self) -> Option<&Link> {
+        self.links.values().next()
+    }
+}
+
+/// The connected peers. As many as the connection limits allow.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    peers: BTreeMap<PeerId, Peer>,
+}
+
+/// What an introduction meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Introduced {
+    /// It was the first of this peer.
+    Joined {
+        node: NodeId,
+        /// How far away the peer is.
+        scope: Scope,
+    },
+    /// It was known already.
+    Again,
+    /// It is no longer connected.
+    Gone,
+}
+
+impl Peers {
+    /// A connection was made.
+    pub(crate) fn connected(
+        &mut self,
+        peer: PeerId,
+        node: NodeId,
+        connection: ConnectionId,
+        link: Link,
+    ) {
+        let entry = self.peers.entry(peer).or_insert_with(|| Peer {
+            node,
+            links: BTreeMap::new(),
+            introduction: None,
+            rtt: None,
+            since: Instant::now(),
+        });
+        entry.links.insert(connection, link);
+    }
+
+    /// A connection ended. Says whose, when it was the last of a peer that had
+    /// joined.
+    pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) -> Option<NodeId> {
+        let entry = self.peers.get_mut(peer)?;
+        entry.links.remove(&connection);
+        if !entry.links.is_empty() {
+            return None;
+        }
+        let gone = self.peers.remove(peer)?;
+        gone.introduction.map(|_| gone.node)
+    }
+
+    /// A peer said who it is.
+    pub(crate) fn introduced(&mut self, peer: &PeerId, introduction: Introduction) -> Introduced {
+        let Some(entry) = self.peers.get_mut(peer) else { return Introduced::Gone };
+        let Some(scope) = entry.first_link().map(|link| scope::of(&link.address)) else {
+            return Introduced::Gone;
+        };
+        match entry.introduction.replace(introduction) {
+            None => Introduced::Joined { node: entry.node, scope },
+            Some(_) => Introduced::Again,
+        }
+    }
+
+    /// One connection to a peer.
+    pub(crate) fn link(&self, peer: &PeerId, connection: ConnectionId) -> Option<&Link> {
+        self.peers.get(peer)?.links.get(&connection)
+    }
+
+    /// How far away a peer is.
+    pub(crate) fn scope(&self, peer: &PeerId) -> Option<Scope> {
+        self.peers.get(peer)?.first_link().map(|link| scope::of(&link.address))
+    }
+
+    /// A ping came back.
+    pub(crate) fn pinged(&mut self, peer: &PeerId, rtt: Duration) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.rtt = Some(rtt);
+        }
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    /// How many are connected, joined or not.
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// All that are connected, joined or not.
+    pub(crate) fn ids(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// How many have joined.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for introduction in self.peers.values().filter_map(|peer| peer.introduction.as_ref()) {
+            counts.peers += 1;
+            counts.hosts += usize::from(introduction.role == Role::Host);
+        }
+        counts
+    }
+
+    /// For the status: who has joined.
+    pub(crate) fn infos(&self) -> Vec<PeerInfo> {
+        let info = |peer: &Peer| {
+            let (introduction, link) = (peer.introduction.as_ref()?, peer.first_link()?);
+            Some(PeerInfo {
+                node: peer.node,
+                address: link.address.clone(),
+                scope: scope::of(&link.address),
+                outgoing: link.outgoing,
+                agent: introduction.agent.clone(),
+                role: introduction.role,
+                holds_replica: introduction.holds_replica,
+                rtt: peer.rtt,
+                since: peer.since,
+            })
+        };
+        self.peers.values().filter_map(info).collect()
+    }
+
+    /// For the status: our addresses as they see them.
+    pub(crate) fn observed(&self) -> Vec<ObservedAddress> {
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for peer in self.peers.values() {
+            if let Some(ip) = peer.introduction.as_ref().and_then(|i| i.observed)
+                && Scope::of(ip) != Scope::Nowhere
+            {
+                *counts.entry(ip).or_default() += 1;
+            }
+        }
+        let mut observed: Vec<_> =
+            counts.into_iter().map(|(ip, peers)| ObservedAddress { ip, peers }).collect();
+        observed.sort_by_key(|address| std::cmp::Reverse(address.peers));
+        observed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::StreamProtocol;
+    use libp2p::identity::Keypair;
+
+    fn info(agent: &str) -> identify::Info {
+        identify::Info {
+            public_key: Keypair::ed25519_from_bytes([1; 32]).unwrap().public(),
+            protocol_version: String::new(),
+            agent_version: agent.to_owned(),
+            listen_addrs: vec![],
+            protocols: vec![StreamProtocol::new("/homehost/main/directory/1")],
+            observed_addr: "/ip4/8.8.8.8/tcp/1".parse().unwrap(),
+            signed_peer_record: None,
+        }
+    }
+
+    fn introduction(agent: &str) -> Introduction {
+        Introduction::of(&info(agent), "/homehost/main/directory/1")
+    }
+
+    #[test]
+    fn strangers_words_are_cut_and_cleaned() {
+        let boot = introduction("homehost/0.1.0 (bootstrap)");
+        assert_eq!((boot.agent.as_str(), boot.role), ("homehost/0.1.0", Role::Bootstrap));
+        assert_eq!(introduction("x (host)").role, Role::Host);
+        assert_eq!(introduction("other").agent, "other");
+        let long = introduction(&"ä\u{1b}[31m".repeat(2000));
+        assert!(long.agent.len() <= AGENT_BYTES_MAX && !long.agent.contains('\u{1b}'));
+        assert!(introduction("x").holds_replica);
+        assert!(!Introduction::of(&info("x"), "/homehost/other/directory/1").holds_replica);
+    }
+
+    #[test]
+    fn a_peer_joins_once_and_leaves_with_its_last_connection() {
+        let (peer, node) = (PeerId::random(), NodeId([1; 32]));
+        let [a, b] = [1, 2].map(ConnectionId::new_unchecked);
+        let link = Link { address: "/ip4/127.0.0.1/tcp/1".parse().unwrap(), outgoing: true };
+        let mut peers = Peers::default();
+        assert_eq!(peers.introduced(&peer, introduction("x")), Introduced::Gone);
+        peers.connected(peer, node, a, link.clone());
+        peers.connected(peer, node, b, link.clone());
+        assert_eq!(peers.counts(), Counts::default(), "it has not said who it is");
+        let joined = Introduced::Joined { node, scope: Scope::Loopback };
+        assert_eq!(peers.introduced(&peer, introduction("x")), joined);
+        assert_eq!(peers.introduced(&peer, introduction("x")), Introduced::Again);
+        assert_eq!(peers.counts(), Counts { peers: 1, hosts: 1 });
+        let ip = "8.8.8.8".parse().unwrap();
+        assert_eq!(peers.observed(), [ObservedAddress { ip, peers: 1 }]);
+        assert_eq!(peers.closed(&peer, a), None);
+        assert_eq!(peers.closed(&peer, b), Some(node));
+        assert_eq!(peers.closed(&peer, b), None);
+        peers.connected(peer, node, a, link);
+        assert_eq!(peers.closed(&peer, a), None, "it never joined");
+    }
+}

@@ -1,0 +1,133 @@
+//! Which addresses a peer may tell us (spec/mesh §6).
+//!
+//! A peer that reaches us from afar has no business naming machines behind our
+//! router, and no peer may name itself at an address of no use.
+
+use std::net::IpAddr;
+
+use homehost_protocol::Scope;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+/// The IP address that a multiaddr begins with.
+pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+/// How far the far end of a connection is.
+///
+/// A name was typed by a person, and is taken to be global unless it can only
+/// be local.
+pub(crate) fn of(address: &Multiaddr) -> Scope {
+    if let Some(ip) = ip_of(address) {
+        return Scope::of(ip);
+    }
+    match address.iter().next() {
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => of_name(&name),
+        Some(Protocol::Dnsaddr(_)) => Scope::Global,
+        _ => Scope::Nowhere,
+    }
+}
+
+/// Names that resolve to the machine (RFC 6761) or within a home (RFC 6762,
+/// RFC 8375, and what routers commonly use).
+fn of_name(name: &str) -> Scope {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        Scope::Loopback
+    } else if !name.contains('.')
+        || [".local", ".home.arpa", ".internal", ".lan"].iter().any(|end| name.ends_with(end))
+    {
+        Scope::OnLink
+    } else {
+        Scope::Global
+    }
+}
+
+/// Whether a peer that is connected over `link` may tell us that it listens
+/// on `told`: an IP address with a port of a transport that we speak.
+///
+/// Names are refused: a lookup is not made at a stranger's word.
+pub(crate) fn may_tell(link: Scope, told: &Multiaddr) -> bool {
+    // Five parts are one too many: a longer address is none of ours.
+    let parts: Vec<_> = told.iter().take(5).collect();
+    let parts = match parts.as_slice() {
+        [rest @ .., Protocol::P2p(_)] => rest,
+        whole => whole,
+    };
+    let (ip, port) = match parts {
+        [Protocol::Ip4(ip), Protocol::Tcp(port)] => (IpAddr::from(*ip), *port),
+        [Protocol::Ip6(ip), Protocol::Tcp(port)] => (IpAddr::from(*ip), *port),
+        [Protocol::Ip4(ip), Protocol::Udp(port), Protocol::QuicV1] => (IpAddr::from(*ip), *port),
+        [Protocol::Ip6(ip), Protocol::Udp(port), Protocol::QuicV1] => (IpAddr::from(*ip), *port),
+        _ => return false,
+    };
+    port != 0
+        && match (link, Scope::of(ip)) {
+            (_, Scope::Nowhere) | (Scope::Nowhere, _) => false,
+            (Scope::Loopback, _) => true,
+            (Scope::OnLink, told) => told != Scope::Loopback,
+            (Scope::Global, told) => told == Scope::Global,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_names_what_is_nearer_than_itself() {
+        let addresses = [
+            ("/ip4/127.0.0.1/tcp/1", [true, false, false, false]),
+            ("/ip6/::1/udp/1/quic-v1", [true, false, false, false]),
+            ("/ip4/192.168.1.1/tcp/80", [true, true, false, false]),
+            ("/ip6/fe80::1/tcp/80", [true, true, false, false]),
+            ("/ip4/8.8.8.8/tcp/4001", [true, true, true, false]),
+            ("/ip6/2a01:4f8::1/udp/4001/quic-v1", [true, true, true, false]),
+            ("/ip6/::ffff:127.0.0.1/tcp/1", [true, false, false, false]),
+            ("/ip4/0.0.0.0/tcp/1", [false; 4]),
+            ("/ip4/255.255.255.255/tcp/1", [false; 4]),
+        ];
+        let links = [Scope::Loopback, Scope::OnLink, Scope::Global, Scope::Nowhere];
+        for (address, expected) in addresses {
+            let address: Multiaddr = address.parse().unwrap();
+            assert_eq!(links.map(|link| may_tell(link, &address)), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn only_plain_addresses_of_our_transports_pass() {
+        let id = "12D3KooWHsTDTjGQPoupTMu5nQzaKzdLF2QqwqG2mBrS5HxKoDHM";
+        for (address, expected) in [
+            (format!("/ip4/8.8.8.8/tcp/1/p2p/{id}"), true),
+            (format!("/ip4/8.8.8.8/udp/1/quic-v1/p2p/{id}"), true),
+            ("/ip4/8.8.8.8/tcp/0".into(), false),
+            ("/ip4/8.8.8.8/udp/1".into(), false),
+            ("/ip4/8.8.8.8/tcp/1/ws".into(), false),
+            ("/ip4/8.8.8.8".into(), false),
+            (format!("/ip4/8.8.8.8/tcp/1/p2p/{id}/p2p-circuit"), false),
+            ("/dns4/example.org/tcp/1".into(), false),
+            (String::new(), false),
+        ] {
+            let Ok(address) = address.parse::<Multiaddr>() else { panic!("{address}") };
+            assert_eq!(may_tell(Scope::Global, &address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn names_have_the_scope_that_they_suggest() {
+        for (address, scope) in [
+            ("/dns4/localhost/tcp/1", Scope::Loopback),
+            ("/dns4/nas/tcp/1", Scope::OnLink),
+            ("/dns/nas.local/tcp/1", Scope::OnLink),
+            ("/dns6/boot.example.org/tcp/1", Scope::Global),
+            ("/memory/7", Scope::Nowhere),
+        ] {
+            assert_eq!(of(&address.parse().unwrap()), scope, "{address}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! TCP with Noise and Yamux, and QUIC, behind the dial gate and name resolution
+//! (spec/mesh §1).
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::future::Either;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, Transport as _};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::metrics::{BandwidthTransport, Registry};
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
+use socket2::{Domain, Socket, Type};
+
+use crate::dial_gate::{DialGate, DialRules};
+
+/// Longest time from a dial or an accepted connection to a secure, multiplexed
+/// one. Ten seconds are thirty round trips around the world.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Direct = DialGate<Boxed<(PeerId, StreamMuxerBox)>>;
+
+fn direct(keypair: &Keypair, rules: DialRules) -> Result<Direct, noise::Error> {
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(keypair)?)
+        .multiplex(yamux::Config::default())
+        .timeout(CONNECTION_TIMEOUT)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let both = tcp.or_transport(quic).map(|either, _| match either {
+        Either::Left(connection) | Either::Right(connection) => connection,
+    });
+    Ok(DialGate::new(both.boxed(), rules))
+}
+
+/// Builds the transport; both kinds share one gate and one count of bytes.
+///
+/// # Errors
+/// The key cannot make a Noise identity.
+pub(crate) fn build(
+    keypair: &Keypair,
+    rules: DialRules,
+    registry: &mut Registry,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let named = match dns::tokio::Transport::system(direct(keypair, rules.clone())?) {
+        Ok(named) => named.boxed(),
+        Err(error) => {
+            tracing::warn!(%error, "no resolver: bootstrap nodes are reached by address only");
+            direct(keypair, rules)?.boxed()
+        }
+    };
+    Ok(BandwidthTransport::new(named, registry)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed())
+}
+
+/// Whether a port is free to listen on.
+///
+/// libp2p listens on TCP with `SO_REUSEPORT` (its dials leave from the port on
+/// which it listens), so a second node of the same user would share the port of
+/// the first, and each would get some of the other's connections. For QUIC it
+/// would say that a port is in use, but only in words.
+///
+/// # Errors
+/// [`io::ErrorKind::AddrInUse`] when it is taken, or why it cannot be had.
+pub(crate) fn probe(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter().skip(1);
+    let (ip, kind, port) = match (crate::scope::ip_of(address), parts.next()) {
+        (_, Some(Protocol::Tcp(0) | Protocol::Udp(0))) => return Ok(()),
+        (Some(ip), Some(Protocol::Tcp(port))) => (ip, Type::STREAM, port),
+        (Some(ip), Some(Protocol::Udp(port))) => (ip, Type::DGRAM, port),
+        // Not ours to judge: the transports refuse it.
+        _ => return Ok(()),
+    };
+    let socket = Socket::new(Domain::for_address((ip, port).into()), kind, None)?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::DGRAM {
+        return socket.bind(&SocketAddr::new(ip, port).into());
+    }
+    // On Unix this passes over connections that linger; on Windows it would
+    // pass over a listener too.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::new(ip, port).into())?;
+    // Two sockets may be bound with SO_REUSEADDR, but only one may listen.
+    socket.listen(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_noticed_and_a_free_one_is_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+        assert_eq!(probe(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(taken);
+        probe(&address).unwrap();
+        probe(&format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().unwrap()).unwrap();
+    }
+}

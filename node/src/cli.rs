@@ -1,0 +1,152 @@
+//! The command line. Everything but `up` and `demo` is a client of the HTTP API.
+
+mod client;
+mod output;
+mod server;
+mod up;
+mod views;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use homehost_api::{Action, ErrorKind, Identity, NodeStatus, Peer};
+
+pub(crate) use client::Client;
+pub(crate) use output::Output;
+pub(crate) use views::directory_table;
+
+use crate::exit::Failure;
+use crate::place;
+
+/// A game-hosting network that nobody owns.
+#[derive(Debug, Parser)]
+#[command(name = "homehost", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// Folder of the node: identity, servers, stores
+    #[arg(long, global = true, value_name = "DIR", env = place::DATA_DIR_VARIABLE)]
+    data_dir: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole thing on this machine: a bootstrap node and three hosts
+    Demo,
+    /// Start a node and keep it running
+    Up(up::UpArgs),
+    /// Stop the node; its games go on unless --games is given
+    Down {
+        /// Stop the game servers too, gently
+        #[arg(long)]
+        games: bool,
+    },
+    /// Show what the node is and how it does
+    Status,
+    /// Show who the node is
+    Id,
+    /// List the peers that the node is connected to
+    Peers,
+    /// Define and run game servers
+    #[command(subcommand)]
+    Server(server::ServerCommand),
+    /// Find servers of the whole network
+    Discover(views::DiscoverArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // Two providers of TLS are compiled in by what we depend on.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream they go to.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let output = Output::new(cli.common.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // A node is idle most of the time; more threads are only memory.
+        .worker_threads(2)
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: failed to start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli, &output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.failure(&error);
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
+    if matches!(cli.command, Command::Demo) {
+        return crate::demo::run(output).await;
+    }
+    let data_dir = place::data_dir(cli.common.data_dir)?;
+    let client = || Client::find(&data_dir);
+    match cli.command {
+        Command::Demo => Ok(()),
+        Command::Up(args) => up::run(args, data_dir, output).await,
+        Command::Down { games } => {
+            let client = client()?;
+            let receipt = client.act(Action::NodeStop { games }).await?;
+            client.wait_until_gone().await?;
+            output.receipt(&receipt);
+            Ok(())
+        }
+        Command::Status => {
+            let status: NodeStatus = client()?.get("/api/v1/status").await?;
+            output.show(&status, || views::status(&status));
+            Ok(())
+        }
+        Command::Id => {
+            let identity: Identity = client()?.get("/api/v1/identity").await?;
+            output.show(&identity, || views::identity(&identity));
+            Ok(())
+        }
+        Command::Peers => {
+            let peers: Vec<Peer> = client()?.get("/api/v1/peers").await?;
+            output.show(&peers, || views::peers(&peers, output));
+            Ok(())
+        }
+        Command::Server(command) => server::run(command, &client()?, output).await,
+        Command::Discover(args) => views::discover(args, &client()?, output).await,
+    }
+}
+
+/// A usage error of an option that clap could not know.
+fn usage(text: impl Into<String>) -> Failure {
+    crate::exit::failure(ErrorKind::Usage, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,170 @@
+//! What is printed: tables and colour for a person, plain text for a pipe, JSON
+//! for a program.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use homehost_api::Receipt;
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::exit::Failure;
+
+/// Colours with a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    Good,
+    Bad,
+    Dim,
+    Bold,
+}
+
+/// Where and how this process prints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    terminal: bool,
+    colour: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        let terminal = io::stdout().is_terminal() && !json;
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        Self { json, terminal, colour }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One answer: as JSON, or as the text that `text` makes.
+    pub(crate) fn show(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            self.json_line(value);
+        } else {
+            self.line(text().trim_end());
+        }
+    }
+
+    pub(crate) fn json_line(&self, value: &impl Serialize) {
+        self.line(&serde_json::to_string(value).unwrap_or_default());
+    }
+
+    pub(crate) fn receipt(&self, receipt: &Receipt) {
+        self.show(receipt, || receipt.message.clone());
+    }
+
+    /// A line on standard output. A reader that has gone, as in `| head`, ends
+    /// the process quietly.
+    pub(crate) fn line(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    /// A line that the next one replaces; only on a terminal.
+    pub(crate) fn progress(&self, text: &str) {
+        if self.terminal {
+            print!("\r\x1b[K{text}");
+            let _ = io::stdout().flush();
+        }
+    }
+
+    pub(crate) fn failure(&self, error: &Failure) {
+        if self.json {
+            let body = serde_json::json!({ "error": error });
+            eprintln!("{body}");
+        } else {
+            eprintln!("error: {error}");
+        }
+    }
+
+    pub(crate) fn paint(&self, colour: Colour, text: &str) -> String {
+        if !self.colour {
+            return text.to_owned();
+        }
+        let code = match colour {
+            Colour::Good => 32,
+            Colour::Bad => 31,
+            Colour::Dim => 2,
+            Colour::Bold => 1,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// A table with a heading; on a terminal wide cells are cut to fit.
+    pub(crate) fn table(&self, heading: &[&str], rows: &[Vec<Cell>]) -> String {
+        let mut widths: Vec<usize> = heading.iter().map(|text| text.width()).collect();
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.text.width());
+            }
+        }
+        let mut text = String::new();
+        let heading: Vec<Cell> = heading.iter().map(|t| Cell::of(*t).colour(Colour::Dim)).collect();
+        for row in std::iter::once(&heading).chain(rows) {
+            let mut line = String::new();
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                line.push_str(&match cell.colour {
+                    Some(colour) => self.paint(colour, &cell.text),
+                    None => cell.text.clone(),
+                });
+                if at + 1 < row.len() {
+                    line.push_str(&" ".repeat(width - cell.text.width() + 2));
+                }
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// One cell of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    text: String,
+    colour: Option<Colour>,
+}
+
+impl Cell {
+    pub(crate) fn of(text: impl Into<String>) -> Self {
+        // What a stranger wrote must not move the cursor of this terminal.
+        let text: String = text.into();
+        Self { text: text.chars().filter(|c| !c.is_control()).collect(), colour: None }
+    }
+
+    pub(crate) fn colour(self, colour: Colour) -> Self {
+        Self { colour: Some(colour), ..self }
+    }
+}
+
+/// `key   value` lines.
+pub(crate) fn fields(fields: &[(&str, String)]) -> String {
+    let width = fields.iter().map(|(key, _)| key.width()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (key, value) in fields {
+        let mut lines = value.lines();
+        let first = lines.next().unwrap_or("—");
+        text.push_str(&format!("{key:width$}  {first}\n"));
+        for line in lines {
+            text.push_str(&format!("{:width$}  {line}\n", ""));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_align_by_what_shows_and_never_obey_a_stranger() {
+        let output = Output { json: false, terminal: false, colour: false };
+        let rows =
+            [vec![Cell::of("日本"), Cell::of("1")], vec![Cell::of("a\x1b[2Jb"), Cell::of("—")]];
+        let table = output.table(&["NAME", "N"], &rows);
+        assert_eq!(table, "NAME   N\n日本   1\na[2Jb  —\n");
+    }
+}

@@ -1,0 +1,252 @@
+//! `homehost server …`: define and run game servers.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use homehost_api::{Action, LogLine, NewServer, Server, ServerState};
+
+use super::client::{query_string, segment};
+use super::output::{Cell, Colour, fields};
+use super::views::{alternatives, players};
+use super::{Client, Output, usage};
+use crate::exit::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Define a server
+    Add(Box<AddArgs>),
+    /// List the servers of this node
+    Ls,
+    /// Show one server
+    Show(Which),
+    /// Start a server
+    Start(Which),
+    /// Stop a server, gently first
+    Stop(Which),
+    /// Stop and start a server
+    Restart(Which),
+    /// End a server at once, without a save
+    Kill(Which),
+    /// Show what a server prints
+    Logs(LogsArgs),
+    /// Send a line to a server's console
+    Input {
+        #[command(flatten)]
+        which: Which,
+        /// The line
+        line: String,
+    },
+    /// Forget a server; its files stay unless --delete-data is given
+    Rm {
+        #[command(flatten)]
+        which: Which,
+        /// Delete its files too
+        #[arg(long)]
+        delete_data: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Name, id, or the unique beginning of an id
+    server: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Go on with new lines
+    #[arg(short, long)]
+    follow: bool,
+    /// Lines from the past
+    #[arg(short = 'n', long, default_value_t = 100, value_name = "LINES")]
+    tail: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The name that players see
+    name: String,
+    /// Game, as in luanti
+    #[arg(long)]
+    game: String,
+    /// Start line; {data}, {name}, {slots} and {port.NAME} are filled in, no shell
+    #[arg(long, value_name = "LINE")]
+    exec: String,
+    /// Port, as in game=auto/udp or game=30000/udp; may be repeated
+    #[arg(long = "port", value_name = "NAME=PORT/PROTOCOL")]
+    ports: Vec<String>,
+    /// How to ask the game: a2s, minecraft, quake3, luanti, tcp or none; KIND:PORT for another port
+    #[arg(long, default_value = "none", value_name = "KIND")]
+    query: String,
+    /// Line that stops the game when typed into its console
+    #[arg(long, value_name = "LINE")]
+    stop_command: Option<String>,
+    /// One sentence for players
+    #[arg(long)]
+    description: Option<String>,
+    /// Tag for players; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Region, as in eu
+    #[arg(long)]
+    region: Option<String>,
+    /// Language, as in de
+    #[arg(long)]
+    lang: Option<String>,
+    /// Version of the game that players need
+    #[arg(long, value_name = "VERSION")]
+    game_version: Option<String>,
+    /// Places for players
+    #[arg(long)]
+    slots: Option<u16>,
+    /// Players need a password
+    #[arg(long)]
+    password: bool,
+    /// Start it at once
+    #[arg(long)]
+    start: bool,
+}
+
+pub(crate) async fn run(
+    command: ServerCommand,
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
+    let action = match command {
+        ServerCommand::Ls => {
+            let servers: Vec<Server> = client.get("/api/v1/servers").await?;
+            output.show(&servers, || list(&servers, output));
+            return Ok(());
+        }
+        ServerCommand::Show(which) => {
+            let path = format!("/api/v1/servers/{}", segment(&which.server));
+            let server: Server = client.get(&path).await?;
+            output.show(&server, || show(&server, output));
+            return Ok(());
+        }
+        ServerCommand::Logs(args) => return logs(args, client, output).await,
+        ServerCommand::Add(args) => Action::ServerAdd(Box::new(new_server(*args)?)),
+        ServerCommand::Start(which) => Action::ServerStart { server: which.server },
+        ServerCommand::Stop(which) => Action::ServerStop { server: which.server },
+        ServerCommand::Restart(which) => Action::ServerRestart { server: which.server },
+        ServerCommand::Kill(which) => Action::ServerKill { server: which.server },
+        ServerCommand::Input { which, line } => Action::ServerInput { server: which.server, line },
+        ServerCommand::Rm { which, delete_data } => {
+            Action::ServerRemove { server: which.server, delete_data }
+        }
+    };
+    let receipt = client.act(action).await?;
+    output.receipt(&receipt);
+    Ok(())
+}
+
+fn new_server(args: AddArgs) -> Result<NewServer, Failure> {
+    let mut ports = BTreeMap::new();
+    for port in args.ports {
+        let (name, request) = port.split_once('=').ok_or_else(|| {
+            usage(format!("--port {port}: say NAME=PORT/PROTOCOL, as in game=auto/udp"))
+        })?;
+        if ports.insert(name.to_owned(), request.to_owned()).is_some() {
+            return Err(usage(format!("--port {name} is given twice")));
+        }
+    }
+    Ok(NewServer {
+        name: args.name,
+        game: args.game,
+        exec: args.exec,
+        ports,
+        query: args.query,
+        stop_command: args.stop_command,
+        description: args.description,
+        tags: args.tags,
+        region: args.region,
+        language: args.lang,
+        game_version: args.game_version,
+        slots: args.slots,
+        password: args.password,
+        start: args.start,
+    })
+}
+
+async fn logs(args: LogsArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+    let query =
+        query_string(&[("tail", args.tail.to_string()), ("follow", args.follow.to_string())])?;
+    let path = format!("/api/v1/servers/{}/logs{query}", segment(&args.which.server));
+    let stream = client.events(&path, |line: LogLine| {
+        if output.is_json() {
+            output.json_line(&line);
+        } else {
+            let text: String = line.text.chars().filter(|c| !c.is_control()).collect();
+            output.line(&text);
+        }
+    });
+    tokio::select! {
+        result = stream => result,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+fn state_cell(server: &Server) -> Cell {
+    let colour = match server.state {
+        ServerState::Running => Colour::Good,
+        ServerState::Crashed | ServerState::Backoff => Colour::Bad,
+        ServerState::Starting | ServerState::Stopping => Colour::Bold,
+        ServerState::Offline => Colour::Dim,
+    };
+    Cell::of(server.state.word()).colour(colour)
+}
+
+fn list(servers: &[Server], output: &Output) -> String {
+    if servers.is_empty() {
+        return "no servers yet: add one with `homehost server add`".into();
+    }
+    let rows: Vec<Vec<Cell>> = servers
+        .iter()
+        .map(|server| {
+            let ports: Vec<&str> = server.ports.values().map(String::as_str).collect();
+            vec![
+                Cell::of(&server.id[..8]),
+                Cell::of(&server.name),
+                Cell::of(&server.game),
+                state_cell(server),
+                Cell::of(players(server.players, server.slots)),
+                Cell::of(ports.join(" ")),
+                Cell::of(server.problem.clone().unwrap_or_default()),
+            ]
+        })
+        .collect();
+    output.table(&["ID", "NAME", "GAME", "STATE", "PLAYERS", "PORTS", ""], &rows)
+}
+
+fn show(server: &Server, output: &Output) -> String {
+    let ports: Vec<String> = server.ports.iter().map(|(name, p)| format!("{name} {p}")).collect();
+    let mut list = vec![
+        ("name", server.name.clone()),
+        ("id", server.id.clone()),
+        ("game", server.game.clone()),
+        ("state", format!("{} since {}", server.state.word(), server.since)),
+        ("players", players(server.players, server.slots)),
+        ("ports", ports.join("\n")),
+        ("join", alternatives(&server.addresses)),
+        ("query", server.query.clone()),
+        ("tags", server.tags.join(" ")),
+        ("region", server.region.clone().unwrap_or_default()),
+        ("folder", server.folder.clone()),
+        ("start line", server.exec.join(" ")),
+    ];
+    if let Some(pid) = server.pid {
+        list.push(("process", pid.to_string()));
+    }
+    if let Some(exit) = &server.last_exit {
+        list.push(("last exit", exit.clone()));
+    }
+    if let Some(note) = &server.note {
+        list.push(("note", note.clone()));
+    }
+    if let Some(problem) = &server.problem {
+        list.push(("problem", output.paint(Colour::Bad, problem)));
+    }
+    fields(&list)
+}

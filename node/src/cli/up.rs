@@ -1,0 +1,214 @@
+//! `homehost up`: the daemon in the foreground.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use homehost_api::{NodeApi as _, NodeStatus};
+use homehost_mesh::Multiaddr;
+use homehost_protocol::NetworkName;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use super::{Output, usage};
+use crate::control::{ALONE, Stop, count};
+use crate::daemon::{Daemon, UpConfig};
+use crate::exit::Failure;
+use crate::place;
+
+/// Environment variable that says what is logged.
+const LOG_VARIABLE: &str = "HOMEHOST_LOG";
+
+/// How often the state of the mesh is looked at for the person who watches.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Time within which a node with bootstrap nodes usually has peers.
+const JOINING: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Address to listen on, as in /ip4/0.0.0.0/tcp/4011; may be repeated
+    #[arg(long, value_name = "MULTIADDR", num_args = 1..)]
+    listen: Vec<Multiaddr>,
+    /// Node to join first, as in /ip4/203.0.113.7/tcp/4001/p2p/12D3…; may be repeated
+    #[arg(long, value_name = "MULTIADDR", num_args = 1..)]
+    bootstrap: Vec<Multiaddr>,
+    /// Loopback address of the HTTP API [default: the first free port from 7780]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// Network to join [default: main; local when every --listen is loopback]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Do not look for nodes on the LAN
+    #[arg(long)]
+    no_mdns: bool,
+}
+
+/// What `up --json` prints once the node is up.
+#[derive(Serialize)]
+struct Up {
+    api: String,
+    token_file: String,
+    status: NodeStatus,
+}
+
+pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Result<(), Failure> {
+    start_logging();
+    let network = match args.network {
+        Some(name) => Some(
+            name.parse::<NetworkName>().map_err(|error| usage(format!("--network: {error}")))?,
+        ),
+        None => None,
+    };
+    let config = UpConfig {
+        data_dir: data_dir.clone(),
+        listen: args.listen,
+        bootstrap: args.bootstrap,
+        http: args.http,
+        network,
+        mdns: !args.no_mdns,
+    };
+    // Before anything is started: a signal must never find the default handler.
+    let mut signals = Signals::new()?;
+    let daemon = tokio::select! {
+        daemon = Daemon::start(config) => daemon?,
+        () = signals.next() => return Ok(()),
+    };
+    introduce(&daemon, &data_dir, output).await?;
+    let stop = tokio::select! {
+        stop = daemon.stopped() => stop,
+        () = signals.next() => Stop::LeaveGames,
+        never = watch_mesh(&daemon, output) => never,
+    };
+    let games = daemon.games_left().await;
+    tokio::select! {
+        result = daemon.shut_down(stop) => result?,
+        // Asked twice: now.
+        () = signals.next() => {}
+    }
+    if !output.is_json() {
+        if games > 0 {
+            let verb = if games == 1 { "goes" } else { "go" };
+            output.line(&format!(
+                "down; {} {verb} on: `homehost up` finds them again, `homehost down --games` stops them",
+                count(games, "game server")
+            ));
+        } else {
+            output.line("down");
+        }
+    }
+    Ok(())
+}
+
+/// Logs go to standard error: what is printed on standard output is the answer.
+pub(crate) fn start_logging() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| {
+        EnvFilter::new("warn,homehost=info,homehost_mesh=info,homehost_hosting=info")
+    });
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // A second start in one process keeps the first.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .try_init();
+}
+
+async fn introduce(
+    daemon: &Daemon,
+    data_dir: &std::path::Path,
+    out: &Output,
+) -> Result<(), Failure> {
+    let status = daemon.control.status().await?;
+    let api = format!("http://localhost:{}", daemon.http.port());
+    let token_file = place::token_file(data_dir).display().to_string();
+    if out.is_json() {
+        out.json_line(&Up { api, token_file, status });
+        return Ok(());
+    }
+    out.line(&format!("homehost {} is up on the network {:?}", status.version, status.network));
+    let listens = if status.addresses.is_empty() {
+        "nowhere yet".into()
+    } else {
+        status.addresses.join("\n")
+    };
+    let mut fields = vec![
+        ("node", status.node),
+        ("listens", listens),
+        ("api", format!("{api} (token in {token_file})")),
+        ("folder", status.data_dir),
+    ];
+    if status.servers > 0 {
+        let servers = format!("{} of {} running", status.servers_running, status.servers);
+        fields.push(("servers", servers));
+    }
+    out.line(super::output::fields(&fields).trim_end());
+    Ok(())
+}
+
+/// Tells a person when the node has found others, and when it is alone.
+async fn watch_mesh(daemon: &Daemon, output: &Output) -> Stop {
+    let mut told = None;
+    let mut waited = Duration::ZERO;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        waited += LOOK;
+        let Ok(status) = daemon.control.status().await else { continue };
+        let alone = status.peers == 0;
+        if told == Some(alone) || output.is_json() {
+            continue;
+        }
+        if !alone {
+            let rows = status.listings;
+            output.progress("");
+            output.line(&format!(
+                "joined: {}, {} known",
+                count(status.peers, "peer"),
+                count(rows, "server")
+            ));
+            told = Some(alone);
+        } else if waited >= JOINING || told.is_some() {
+            output.progress("");
+            output.line(ALONE);
+            told = Some(alone);
+        } else {
+            output.progress("joining …");
+        }
+    }
+}
+
+/// Ctrl-C, and what the system sends to end a process.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    close: tokio::signal::windows::CtrlClose,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            let text = format!("failed to listen for signals: {error}");
+            crate::exit::failure(homehost_api::ErrorKind::Internal, text)
+        };
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                .map_err(failed)?,
+            #[cfg(windows)]
+            close: tokio::signal::windows::ctrl_close().map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        let ended = self.terminate.recv();
+        #[cfg(windows)]
+        let ended = self.close.recv();
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = ended => {}
+        }
+    }
+}

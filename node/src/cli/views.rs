@@ -1,0 +1,195 @@
+//! `status`, `id`, `peers` and `discover`: what a node knows, for a person.
+
+use clap::{Args, ValueEnum};
+use homehost_api::{
+    DirectoryChange, DirectoryRow, DiscoverQuery, Identity, NodeStatus, Peer, RowStatus, SortBy,
+};
+
+use super::client::query_string;
+use super::output::{Cell, Colour, fields};
+use super::{Client, Output};
+use crate::control::count;
+use crate::exit::Failure;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Sort {
+    /// Most players first
+    Players,
+    /// By name
+    Name,
+    /// Newest first
+    New,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiscoverArgs {
+    /// Game, as in luanti
+    #[arg(long)]
+    game: Option<String>,
+    /// Tag that must be there; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Region, as in eu
+    #[arg(long)]
+    region: Option<String>,
+    /// Words in name, description, game or tags
+    #[arg(long)]
+    text: Option<String>,
+    /// Only servers where somebody plays
+    #[arg(long)]
+    has_players: bool,
+    /// Also servers whose host is silent or took them back
+    #[arg(long)]
+    all: bool,
+    /// Order
+    #[arg(long, value_enum, default_value = "players")]
+    sort: Sort,
+    /// Most rows
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Go on with changes
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(crate) async fn discover(
+    args: DiscoverArgs,
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
+    let tags = (!args.tags.is_empty()).then(|| args.tags.join(","));
+    let query = query_string(&DiscoverQuery {
+        game: args.game,
+        tags,
+        region: args.region,
+        text: args.text,
+        has_players: args.has_players,
+        all: args.all,
+        sort: match args.sort {
+            Sort::Players => SortBy::Players,
+            Sort::Name => SortBy::Name,
+            Sort::New => SortBy::New,
+        },
+        limit: args.limit,
+    })?;
+    if args.watch {
+        return watch(&query, client, output).await;
+    }
+    let rows: Vec<DirectoryRow> = client.get(&format!("/api/v1/discover{query}")).await?;
+    output.show(&rows, || directory_table(&rows, output));
+    Ok(())
+}
+
+async fn watch(query: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+    let path = format!("/api/v1/discover/watch{query}");
+    let stream = client.events(&path, |change: DirectoryChange| match &change {
+        _ if output.is_json() => output.json_line(&change),
+        DirectoryChange::Put { row } => {
+            let row = row_cells(row);
+            output.line(output.table(&[""; 7], &[row]).trim());
+        }
+        DirectoryChange::Gone { id } => {
+            output.line(&output.paint(Colour::Dim, &format!("{} gone", &id[..id.len().min(8)])));
+        }
+    });
+    tokio::select! {
+        result = stream => result,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// Rows of the directory as a table.
+pub(crate) fn directory_table(rows: &[DirectoryRow], output: &Output) -> String {
+    if rows.is_empty() {
+        return "no server matches; --all also shows silent and withdrawn ones".into();
+    }
+    let cells: Vec<Vec<Cell>> = rows.iter().map(row_cells).collect();
+    output.table(&["NAME", "GAME", "PLAYERS", "REGION", "STATUS", "JOIN", "TAGS"], &cells)
+}
+
+fn row_cells(row: &DirectoryRow) -> Vec<Cell> {
+    let (word, colour) = match (row.status, row.confirmed) {
+        (RowStatus::Live, true) => ("live", Colour::Good),
+        (RowStatus::Live, false) => ("live?", Colour::Bold),
+        (RowStatus::Stale, _) => ("stale", Colour::Bad),
+        (RowStatus::Withdrawn, _) => ("withdrawn", Colour::Dim),
+    };
+    vec![
+        Cell::of(&row.name).colour(Colour::Bold),
+        Cell::of(&row.game),
+        Cell::of(players(row.players, row.slots)),
+        Cell::of(row.region.as_deref().unwrap_or("—")),
+        Cell::of(word).colour(colour),
+        Cell::of(row.addresses.first().map_or("—", String::as_str)),
+        Cell::of(row.tags.join(" ")),
+    ]
+}
+
+/// `3/20`, with — for what is not known.
+pub(crate) fn players(players: Option<u16>, slots: Option<u16>) -> String {
+    let text = |n: Option<u16>| n.map_or_else(|| "—".to_owned(), |n| n.to_string());
+    match slots {
+        Some(_) => format!("{}/{}", text(players), text(slots)),
+        None => text(players),
+    }
+}
+
+/// One a line, or a dash.
+pub(crate) fn alternatives(list: &[String]) -> String {
+    if list.is_empty() { "—".to_owned() } else { list.join("\n") }
+}
+
+pub(crate) fn status(status: &NodeStatus) -> String {
+    let peers = match &status.alone {
+        Some(alone) => alone.clone(),
+        None => count(status.peers, "peer"),
+    };
+    let refused: Vec<String> =
+        status.refused.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+    fields(&[
+        ("version", status.version.clone()),
+        ("node", status.node.clone()),
+        ("network", status.network.clone()),
+        ("peers", peers),
+        ("directory", format!("{} known", count(status.listings, "server"))),
+        ("refused", if refused.is_empty() { "—".into() } else { refused.join(", ") }),
+        ("servers", format!("{} of {} running", status.servers_running, status.servers)),
+        ("listens", alternatives(&status.addresses)),
+        ("since", status.started.clone()),
+        ("process", status.pid.to_string()),
+        ("folder", status.data_dir.clone()),
+    ])
+}
+
+pub(crate) fn identity(identity: &Identity) -> String {
+    fields(&[
+        ("node", identity.node.clone()),
+        ("root", identity.root.clone()),
+        ("device", identity.device.to_string()),
+        ("key epoch", identity.key_epoch.to_string()),
+        ("network", identity.network.clone()),
+        ("keys", identity.folder.clone()),
+    ])
+}
+
+pub(crate) fn peers(peers: &[Peer], output: &Output) -> String {
+    if peers.is_empty() {
+        return crate::control::ALONE.into();
+    }
+    let rows: Vec<Vec<Cell>> = peers
+        .iter()
+        .map(|peer| {
+            let node = &peer.node;
+            vec![
+                Cell::of(format!("…{}", &node[node.len().saturating_sub(8)..])),
+                Cell::of(&peer.role),
+                Cell::of(&peer.direction),
+                Cell::of(peer.rtt_ms.map_or("—".into(), |ms| format!("{ms} ms"))),
+                Cell::of(format!("{} s", peer.connected_s)),
+                Cell::of(&peer.agent),
+                Cell::of(&peer.address),
+            ]
+        })
+        .collect();
+    output.table(&["NODE", "ROLE", "DIRECTION", "RTT", "CONNECTED", "AGENT", "ADDRESS"], &rows)
+}

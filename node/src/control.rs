@@ -1,0 +1,365 @@
+//! The one door: every action of every person, page and program ends here, and
+//! every view is made here.
+
+mod metrics;
+mod new_server;
+mod views;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::stream::{BoxStream, StreamExt as _};
+use homehost_api::{
+    Action, ActionRequest, ApiError, DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind,
+    Identity, LogLine, NodeApi, NodeStatus, Peer, Principal, Receipt, Server,
+};
+use homehost_directory::{DirectoryClosed, DirectoryHandle};
+use homehost_hosting::{ErrorClass, HostingHandle, KeepData, PowerError, ServerView};
+use homehost_mesh::MeshHandle;
+use homehost_protocol::record::RecordSigner;
+use homehost_protocol::{NodeId, ServerId};
+use homehost_runtime::Tasks;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch as watch_channel;
+
+use crate::wire::announce::Announcer;
+use crate::wire::audit::{Audit, Begun, now};
+
+pub(crate) use metrics::register_metrics;
+
+/// How long a node without a peer waits before it says so.
+const ALONE_AFTER: Duration = Duration::from_secs(3);
+
+/// What a node without a peer says.
+pub(crate) const ALONE: &str = "alone: give --bootstrap or wait for one on the LAN";
+
+/// How a node was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Not yet.
+    No,
+    /// Games go on.
+    LeaveGames,
+    /// Games were stopped.
+    GamesStopped,
+}
+
+/// All parts of a running node, behind [`NodeApi`].
+pub(crate) struct Control {
+    pub(crate) node: NodeId,
+    pub(crate) signer: RecordSigner,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) identity_dir: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) started_at: String,
+    pub(crate) mesh: MeshHandle,
+    pub(crate) directory: DirectoryHandle,
+    pub(crate) hosting: HostingHandle,
+    pub(crate) announcer: Announcer,
+    pub(crate) audit: Audit,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) ready: AtomicBool,
+    pub(crate) stop: watch_channel::Sender<Stop>,
+    pub(crate) tasks: Tasks,
+}
+
+impl Control {
+    fn servers_now(&self) -> Arc<std::collections::BTreeMap<ServerId, ServerView>> {
+        self.hosting.servers().borrow().clone()
+    }
+
+    /// Finds a server by id, unique beginning of an id, or name.
+    fn find(&self, text: &str) -> Result<ServerView, ApiError> {
+        let servers = self.servers_now();
+        let by_name = servers.values().find(|server| server.definition.name == text);
+        if let Some(server) = by_name {
+            return Ok(server.clone());
+        }
+        let begins = |id: &ServerId| id.to_string().starts_with(&text.to_lowercase());
+        let mut found = servers.iter().filter(|(id, _)| !text.is_empty() && begins(id));
+        match (found.next(), found.next()) {
+            (Some((_, server)), None) => Ok(server.clone()),
+            (Some(_), Some(_)) => {
+                let text = format!("several ids begin with {text:?}: give more of it");
+                Err(ApiError::new(ErrorKind::Conflict, text))
+            }
+            (None, _) => {
+                let text = format!("there is no server {text:?} here: see `homehost server ls`");
+                Err(ApiError::new(ErrorKind::NotFound, text))
+            }
+        }
+    }
+
+    fn receipt(
+        &self,
+        id: u64,
+        action: &Action,
+        server: Option<ServerId>,
+        message: String,
+    ) -> Receipt {
+        let server = server.and_then(|id| self.servers_now().get(&id).cloned());
+        Receipt {
+            id,
+            action: action.name().to_owned(),
+            at: now(),
+            message,
+            server: server.map(|server| self.server_view(&server)),
+        }
+    }
+
+    /// Does what was entered into the audit log as `id`.
+    async fn perform(&self, id: u64, action: &Action) -> Result<Receipt, ApiError> {
+        let done = |server: &ServerView, what: &str| {
+            let message = format!("{} {what}", server.definition.name);
+            self.receipt(id, action, Some(server.definition.id), message)
+        };
+        match action {
+            Action::ServerAdd(new) => self.add(id, action, new).await,
+            Action::ServerStart { server } => {
+                let server = self.find(server)?;
+                self.hosting.start(&server.definition.id).await.map_err(power)?;
+                Ok(done(&server, "is starting"))
+            }
+            Action::ServerStop { server } => {
+                let server = self.find(server)?;
+                self.hosting.stop(&server.definition.id).await.map_err(power)?;
+                Ok(done(&server, "has stopped"))
+            }
+            Action::ServerRestart { server } => {
+                let server = self.find(server)?;
+                self.hosting.restart(&server.definition.id).await.map_err(power)?;
+                Ok(done(&server, "is starting again"))
+            }
+            Action::ServerKill { server } => {
+                let server = self.find(server)?;
+                self.hosting.kill(&server.definition.id).await.map_err(power)?;
+                Ok(done(&server, "was killed"))
+            }
+            Action::ServerRemove { server, delete_data } => {
+                let server = self.find(server)?;
+                let data = if *delete_data { KeepData::No } else { KeepData::Yes };
+                self.hosting
+                    .remove(&server.definition.id, data)
+                    .await
+                    .map_err(|error| refused(error.class(), &error))?;
+                let folder = views::folder(&self.data_dir, &server);
+                let message = if *delete_data {
+                    format!("{} is gone, and its folder with it", server.definition.name)
+                } else {
+                    format!("{} is gone; its files are in {folder}", server.definition.name)
+                };
+                Ok(self.receipt(id, action, None, message))
+            }
+            Action::ServerInput { server, line } => {
+                let server = self.find(server)?;
+                let id = server.definition.id;
+                self.hosting.send_stdin(&id, line.clone()).await.map_err(power)?;
+                Ok(done(&server, "was told"))
+            }
+            Action::NodeStop { games } => self.stop_node(id, action, *games).await,
+        }
+    }
+
+    async fn add(
+        &self,
+        id: u64,
+        action: &Action,
+        new: &homehost_api::NewServer,
+    ) -> Result<Receipt, ApiError> {
+        let definition = new_server::definition(new, &self.signer)?;
+        let (server, name) = (definition.id, definition.name.clone());
+        let hidden = definition.ports.is_empty();
+        self.hosting.add(definition).await.map_err(|error| refused(error.class(), &error))?;
+        if new.start {
+            // The server stays defined: what is wrong can be mended and tried again.
+            self.hosting.start(&server).await.map_err(|error| {
+                let mut error = power(error);
+                error.message = format!("{name} was added but did not start: {}", error.message);
+                error
+            })?;
+        }
+        let mut message = format!("{name} was added");
+        if new.start {
+            message.push_str(" and is starting");
+        }
+        if hidden {
+            message.push_str("; it has no --port, so players will not find it in the directory");
+        }
+        Ok(self.receipt(id, action, Some(server), message))
+    }
+
+    async fn stop_node(&self, id: u64, action: &Action, games: bool) -> Result<Receipt, ApiError> {
+        let running = self.servers_now().values().filter(|server| server.pid.is_some()).count();
+        let message = if games {
+            self.hosting.stop_all().await;
+            // Others are told before the node falls silent.
+            self.announcer.silent(Duration::from_secs(3)).await;
+            self.stop.send_replace(Stop::GamesStopped);
+            format!("the node stops; {} stopped", count(running, "game server"))
+        } else {
+            self.stop.send_if_modified(|stop| {
+                let first = *stop == Stop::No;
+                if first {
+                    *stop = Stop::LeaveGames;
+                }
+                first
+            });
+            match running {
+                0 => "the node stops".to_owned(),
+                _ => format!(
+                    "the node stops; {} on and will be found again by `homehost up`",
+                    if running == 1 {
+                        "1 game server goes".to_owned()
+                    } else {
+                        format!("{running} game servers go")
+                    }
+                ),
+            }
+        };
+        Ok(self.receipt(id, action, None, message))
+    }
+
+    /// A sentence when nobody is there.
+    fn alone(&self) -> Option<String> {
+        let nobody = self.mesh.status().borrow().peers.is_empty();
+        (nobody && self.started.elapsed() >= ALONE_AFTER).then(|| ALONE.to_owned())
+    }
+}
+
+pub(crate) fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// An error of the hosting in the words of the API.
+pub(crate) fn refused(class: ErrorClass, error: &dyn std::fmt::Display) -> ApiError {
+    let kind = match class {
+        ErrorClass::Internal => ErrorKind::Internal,
+        ErrorClass::BadConfig => ErrorKind::Usage,
+        ErrorClass::NotFound => ErrorKind::NotFound,
+        ErrorClass::WrongState => ErrorKind::WrongState,
+        ErrorClass::Denied => ErrorKind::Denied,
+        ErrorClass::Timeout => ErrorKind::Timeout,
+        ErrorClass::Conflict => ErrorKind::Conflict,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+fn power(error: PowerError) -> ApiError {
+    refused(error.class(), &error)
+}
+
+fn closed(_: DirectoryClosed) -> ApiError {
+    ApiError::new(ErrorKind::Unavailable, "the node is shutting down")
+}
+
+#[async_trait]
+impl NodeApi for Control {
+    async fn act(&self, request: ActionRequest, by: Principal) -> Result<Receipt, ApiError> {
+        match self.audit.begin(&request, &by).await? {
+            Begun::Before(receipt) => Ok(receipt),
+            Begun::New { id, held } => {
+                let result = self.perform(id, &request.action).await;
+                self.audit.end(request, by, id, &result).await;
+                drop(held);
+                result
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<NodeStatus, ApiError> {
+        let servers = self.servers_now();
+        let mesh = self.mesh.status().borrow().clone();
+        let stats = self.directory.stats();
+        Ok(NodeStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.to_string(),
+            root: self.signer.root().to_string(),
+            network: self.signer.network().to_string(),
+            started: self.started_at.clone(),
+            pid: std::process::id(),
+            data_dir: self.data_dir.display().to_string(),
+            addresses: mesh.listening.iter().map(ToString::to_string).collect(),
+            peers: mesh.peers.len(),
+            alone: self.alone(),
+            listings: stats.listings,
+            tombstones: stats.tombstones,
+            servers_running: servers.values().filter(|server| server.pid.is_some()).count(),
+            servers: servers.len(),
+            refused: stats.refused.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
+        })
+    }
+
+    async fn identity(&self) -> Result<Identity, ApiError> {
+        Ok(Identity {
+            node: self.node.to_string(),
+            root: self.signer.root().to_string(),
+            device: 0,
+            key_epoch: 0,
+            network: self.signer.network().to_string(),
+            folder: self.identity_dir.display().to_string(),
+        })
+    }
+
+    async fn peers(&self) -> Result<Vec<Peer>, ApiError> {
+        Ok(self.mesh.status().borrow().peers.iter().map(views::peer).collect())
+    }
+
+    async fn servers(&self) -> Result<Vec<Server>, ApiError> {
+        let mut servers: Vec<_> =
+            self.servers_now().values().map(|server| self.server_view(server)).collect();
+        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(servers)
+    }
+
+    async fn server(&self, server: &str) -> Result<Server, ApiError> {
+        self.find(server).map(|server| self.server_view(&server))
+    }
+
+    async fn logs(
+        &self,
+        server: &str,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<'static, LogLine>, ApiError> {
+        let id = self.find(server)?.definition.id;
+        let lines = self
+            .hosting
+            .logs(&id, tail, follow)
+            .await
+            .map_err(|error| refused(error.class(), &error))?;
+        let shutdown = self.tasks.shutdown();
+        let lines = futures::stream::unfold(lines, |mut lines| async move {
+            lines.recv().await.map(|line| (views::log_line(line), lines))
+        });
+        Ok(lines.take_until(async move { shutdown.stopping().await }).boxed())
+    }
+
+    async fn discover(&self, query: DiscoverQuery) -> Result<Vec<DirectoryRow>, ApiError> {
+        let rows = self.directory.search(views::query(query)?).await.map_err(closed)?;
+        Ok(rows.into_iter().map(views::directory_row).collect())
+    }
+
+    async fn watch(
+        &self,
+        query: DiscoverQuery,
+    ) -> Result<BoxStream<'static, DirectoryChange>, ApiError> {
+        let shutdown = self.tasks.shutdown();
+        let changes = watch::changes(self.directory.clone(), views::query(query)?);
+        Ok(changes.take_until(async move { shutdown.stopping().await }).boxed())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    async fn metrics(&self) -> Result<String, ApiError> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+        Ok(text)
+    }
+}

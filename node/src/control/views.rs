@@ -1,0 +1,138 @@
+//! The node's own types, made into what a person sees.
+
+use std::path::Path;
+
+use homehost_api::{
+    ApiError, DirectoryRow, DiscoverQuery, ErrorKind, LogLine, Peer, Reach, RowStatus, Server,
+    ServerState, SortBy,
+};
+use homehost_directory::{Query, RowView, Sort};
+use homehost_hosting::{ServerView, State};
+use homehost_mesh::PeerInfo;
+use homehost_protocol::record::listing::flags;
+
+use super::Control;
+use crate::wire::join::{join_addresses, own_ips};
+
+impl Control {
+    pub(super) fn server_view(&self, server: &ServerView) -> Server {
+        let definition = &server.definition;
+        let ips = own_ips(self.signer.network(), &self.mesh.status().borrow());
+        let port = |(name, port): (&String, &u16)| {
+            let transport = definition.ports.get(name).map(|request| request.transport);
+            let text = transport.map_or_else(|| port.to_string(), |t| format!("{port}/{t}"));
+            (name.clone(), text)
+        };
+        Server {
+            id: definition.id.to_string(),
+            name: definition.name.clone(),
+            game: definition.game.clone(),
+            state: state(server.state),
+            since: server.since.to_string(),
+            pid: server.pid,
+            ports: server.ports.iter().map(port).collect(),
+            players: server.players,
+            slots: server.slots,
+            restarts: server.restarts,
+            last_exit: server.last_exit.as_ref().map(|exit| match &exit.rung {
+                Some(rung) => format!("{exit} after {rung}"),
+                None => exit.to_string(),
+            }),
+            problem: server.problem.clone(),
+            note: server.note.clone(),
+            addresses: join_addresses(server, &ips).iter().map(ToString::to_string).collect(),
+            exec: definition.exec.clone(),
+            query: definition.query.kind.to_string(),
+            tags: definition.tags.clone(),
+            region: definition.region.clone(),
+            folder: folder(&self.data_dir, server),
+        }
+    }
+}
+
+/// Where a server's files lie.
+pub(super) fn folder(data_dir: &Path, server: &ServerView) -> String {
+    let name = server.definition.folder.clone().unwrap_or_default();
+    data_dir.join("servers").join(name).display().to_string()
+}
+
+fn state(state: State) -> ServerState {
+    match state {
+        State::Offline => ServerState::Offline,
+        State::Starting => ServerState::Starting,
+        State::Running => ServerState::Running,
+        State::Stopping => ServerState::Stopping,
+        State::Backoff { .. } => ServerState::Backoff,
+        State::Crashed => ServerState::Crashed,
+    }
+}
+
+pub(super) fn peer(peer: &PeerInfo) -> Peer {
+    Peer {
+        node: peer.node.to_string(),
+        address: peer.address.to_string(),
+        role: peer.role.to_string(),
+        agent: peer.agent.clone(),
+        direction: if peer.outgoing { "outgoing" } else { "incoming" }.to_owned(),
+        rtt_ms: peer.rtt.map(|rtt| rtt.as_millis().try_into().unwrap_or(u64::MAX)),
+        connected_s: peer.since.elapsed().as_secs(),
+    }
+}
+
+pub(super) fn log_line(line: homehost_hosting::LogLine) -> LogLine {
+    LogLine { seq: line.seq, at: line.at.to_string(), text: line.text }
+}
+
+/// Longest free text; a search box holds no more.
+const TEXT_BYTES_MAX: usize = 256;
+
+pub(super) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
+    let texts = [&query.game, &query.tags, &query.region, &query.text];
+    if texts.into_iter().flatten().any(|text| text.len() > TEXT_BYTES_MAX) {
+        let text = format!("a filter has at most {TEXT_BYTES_MAX} bytes: shorten it");
+        return Err(ApiError::new(ErrorKind::Usage, text));
+    }
+    let tags = query.tags.unwrap_or_default();
+    Ok(Query {
+        game: query.game,
+        tags: tags.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+        region: query.region,
+        text: query.text,
+        has_players: query.has_players,
+        all: query.all,
+        sort: match query.sort {
+            SortBy::Players => Sort::Players,
+            SortBy::Name => Sort::Name,
+            SortBy::New => Sort::New,
+        },
+        limit: query.limit,
+    })
+}
+
+pub(super) fn directory_row(row: RowView) -> DirectoryRow {
+    let listing = row.listing;
+    DirectoryRow {
+        id: row.id.to_string(),
+        host: row.host.to_string(),
+        name: listing.name,
+        game: listing.game,
+        tags: listing.tags,
+        region: listing.region,
+        players: row.players,
+        slots: row.slots,
+        addresses: listing.addresses.iter().map(ToString::to_string).collect(),
+        status: match row.status {
+            homehost_directory::RowStatus::Live => RowStatus::Live,
+            homehost_directory::RowStatus::Stale => RowStatus::Stale,
+            homehost_directory::RowStatus::Withdrawn => RowStatus::Withdrawn,
+        },
+        reach: Reach::Claimed,
+        issued: row.issued.to_string(),
+        seen: row.seen.to_string(),
+        confirmed: row.confirmed,
+        description: listing.description,
+        language: listing.language,
+        version: listing.game_version,
+        password: listing.flags.is_some_and(|bits| bits & flags::PASSWORD != 0),
+    }
+}

@@ -1,0 +1,314 @@
+//! Starting a node, and stopping it so that nothing is lost.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use homehost_api::{ErrorKind, NodeApi as _};
+use homehost_dashboard::Token;
+use homehost_hosting::{HostingConfig, HostingHandle, RunAs};
+use homehost_mesh::{MeshConfig, MeshHandle, Multiaddr, Role};
+use homehost_protocol::NetworkName;
+use homehost_runtime::Tasks;
+use homehost_store::{DataDir, Ledger, Replica};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::control::{Control, Stop};
+use crate::exit::{self, Failure, failure};
+use crate::identity::Identity;
+use crate::place;
+use crate::wire::announce::Announcement;
+use crate::wire::audit::{self, Audit};
+use crate::wire::definitions::DefinitionPort;
+use crate::wire::exchange::Exchange;
+use crate::wire::replica::ReplicaPort;
+
+/// First of the ports on which the API is looked for.
+const HTTP_PORT: u16 = 7780;
+/// How many ports after it are tried: as many nodes of one machine.
+const HTTP_PORTS: u16 = 100;
+
+/// First of the ports on which the mesh listens when nothing is said.
+const MESH_PORT: u16 = 4011;
+/// How many ports after it are tried.
+const MESH_PORTS: u16 = 20;
+
+/// Time that open work gets after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Gossip that was handed to the mesh leaves within a few round trips.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// How a node is started; paths are absolute.
+#[derive(Debug)]
+pub(crate) struct UpConfig {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) bootstrap: Vec<Multiaddr>,
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) network: Option<NetworkName>,
+    pub(crate) mdns: bool,
+}
+
+/// A node that is up.
+pub(crate) struct Daemon {
+    pub(crate) control: Arc<Control>,
+    pub(crate) http: SocketAddr,
+    tasks: Tasks,
+    data_dir: PathBuf,
+    asked: watch::Receiver<Stop>,
+    ledger: Ledger,
+    replica: Replica,
+    /// Held until the end: its lock keeps a second daemon away.
+    _folder: DataDir,
+}
+
+impl Daemon {
+    /// Starts every part, in the order in which they need each other. What can
+    /// be refused is refused before anything is told to others.
+    ///
+    /// # Errors
+    /// One sentence and an exit code.
+    pub(crate) async fn start(config: UpConfig) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let http = bind_http(config.http)?;
+        let folder = DataDir::open(&config.data_dir).map_err(|error| exit::opening(&error))?;
+        let identity = Identity::open(&config.data_dir.join("identity"))
+            .map_err(|error| exit::identity(&error))?;
+        let token = place::token(&config.data_dir).map_err(|error| {
+            let path = place::token_file(&config.data_dir);
+            failure(exit::of_io(&error), format!("failed to use {}: {error}", path.display()))
+        })?;
+        let network = config.network.unwrap_or_else(|| network_of(&config.listen));
+        let signer = identity.signer(network.clone());
+
+        let tasks = Tasks::default();
+        let ledger = Ledger::open(&folder, &tasks).map_err(|error| exit::opening(&error))?;
+        let (replica, opened) =
+            Replica::open(&folder, &tasks).map_err(|error| exit::opening(&error))?;
+        if let Some(healed) = opened.healed {
+            tracing::warn!("{healed}");
+        }
+        let directory = homehost_directory::start(
+            network.clone(),
+            Arc::new(ReplicaPort(replica.clone())),
+            &tasks,
+        )
+        .await;
+
+        let mut registry = Registry::default();
+        let mesh_config = MeshConfig {
+            key_seed: identity.node_seed(),
+            network,
+            role: Role::Host,
+            listen: if config.listen.is_empty() { default_listen() } else { config.listen },
+            bootstrap: config.bootstrap,
+            external: Vec::new(),
+            mdns: config.mdns,
+            agent: concat!("homehost/", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)
+            .map_err(|error| exit::mesh(&error))?;
+
+        let hosting = start_hosting(&config.data_dir, &ledger, &tasks).await?;
+        let announcement = Announcement {
+            signer: signer.clone(),
+            ledger: ledger.clone(),
+            mesh: mesh.clone(),
+            directory: directory.clone(),
+            servers: hosting.servers(),
+        };
+        let (announcer, announce) =
+            announcement.open().await.map_err(|error| exit::storing(&error))?;
+        tasks.spawn("announce", announce.run(tasks.shutdown()));
+        let exchange = Exchange::new(mesh.clone(), directory.clone(), announcer.clone());
+        tasks.spawn("exchange", exchange.run(events, tasks.shutdown()));
+
+        let audit = Audit::open(ledger.clone()).await.map_err(|error| exit::storing(&error))?;
+        crate::control::register_metrics(&mut registry, &directory, &hosting);
+        let (stop, asked) = watch::channel(Stop::No);
+        let control = Arc::new(Control {
+            node: identity.node(),
+            signer,
+            data_dir: config.data_dir.clone(),
+            identity_dir: identity.folder().to_owned(),
+            started,
+            started_at: audit::now(),
+            mesh,
+            directory,
+            hosting,
+            announcer,
+            audit,
+            registry: Arc::new(registry),
+            ready: AtomicBool::new(false),
+            stop,
+            tasks: tasks.clone(),
+        });
+        let address = serve(http, &control, token, &tasks, &config.data_dir)?;
+        wait_for_listener(&control.mesh).await;
+        control.ready.store(true, Ordering::Release);
+        Ok(Self {
+            control,
+            http: address,
+            tasks,
+            data_dir: config.data_dir,
+            asked,
+            ledger,
+            replica,
+            _folder: folder,
+        })
+    }
+
+    /// Waits until somebody asks the node to stop, or a part of it fails.
+    pub(crate) async fn stopped(&self) -> Stop {
+        let shutdown = self.tasks.shutdown();
+        let mut asked = self.asked.clone();
+        tokio::select! {
+            () = shutdown.stopping() => Stop::LeaveGames,
+            asked = asked.wait_for(|stop| *stop != Stop::No) => {
+                asked.map_or(Stop::LeaveGames, |stop| *stop)
+            }
+        }
+    }
+
+    /// Stops every part. Games that run go on.
+    ///
+    /// # Errors
+    /// The failure of a part, if that was why the node stopped.
+    pub(crate) async fn shut_down(self, stop: Stop) -> Result<(), Failure> {
+        if stop == Stop::GamesStopped {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+        place::withdraw(&self.data_dir);
+        if !self.tasks.handle().drain(self.tasks.drained(), DRAIN).await {
+            tracing::warn!("some work was cut off after {} s", DRAIN.as_secs());
+        }
+        // Last: whatever drained may still have written.
+        self.replica.close().await;
+        self.ledger.close().await;
+        match self.tasks.failure() {
+            None => Ok(()),
+            Some(error) => Err(failure(
+                ErrorKind::Internal,
+                format!("the node stopped because of a fault: {error}; start it again"),
+            )),
+        }
+    }
+
+    /// How many games go on without this daemon.
+    pub(crate) async fn games_left(&self) -> usize {
+        self.control.status().await.map_or(0, |status| status.servers_running)
+    }
+}
+
+async fn start_hosting(
+    data_dir: &Path,
+    ledger: &Ledger,
+    tasks: &Tasks,
+) -> Result<HostingHandle, Failure> {
+    let shim_exe = std::env::current_exe().map_err(|error| {
+        failure(ErrorKind::Internal, format!("failed to find this program's own file: {error}"))
+    })?;
+    let config = HostingConfig {
+        servers_dir: data_dir.join("servers"),
+        shim_exe,
+        shim_store: data_dir.join("shim"),
+        run_as: RunAs::default(),
+    };
+    let store = Arc::new(DefinitionPort(ledger.clone()));
+    homehost_hosting::start(config, store, tasks)
+        .await
+        .map_err(|error| crate::control::refused(error.class(), &error))
+}
+
+/// The network of a node that was not told one: nodes that listen on loopback
+/// only are alone with this machine.
+fn network_of(listen: &[Multiaddr]) -> NetworkName {
+    let loopback = |address: &Multiaddr| {
+        let text = address.to_string();
+        text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/")
+    };
+    if !listen.is_empty() && listen.iter().all(loopback) {
+        NetworkName::local()
+    } else {
+        NetworkName::main()
+    }
+}
+
+/// All interfaces, on the first usual port that is free for both transports.
+fn default_listen() -> Vec<Multiaddr> {
+    let free = |port: &u16| {
+        StdListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()
+            && UdpSocket::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()
+    };
+    let port = (MESH_PORT..MESH_PORT + MESH_PORTS).find(free).unwrap_or(0);
+    ["/ip4/0.0.0.0", "/ip6/::"]
+        .into_iter()
+        .flat_map(|ip| [format!("{ip}/tcp/{port}"), format!("{ip}/udp/{port}/quic-v1")])
+        .filter_map(|text| text.parse().ok())
+        .collect()
+}
+
+/// The API's listener: where it was told to be, or on the first usual port.
+fn bind_http(wanted: Option<SocketAddr>) -> Result<StdListener, Failure> {
+    if let Some(address) = wanted {
+        if !address.ip().is_loopback() {
+            let text = "--http takes a loopback address only, as in 127.0.0.1:7780, \
+                        until the API has TLS";
+            return Err(failure(ErrorKind::Usage, text));
+        }
+        return StdListener::bind(address).map_err(|error| {
+            let text = format!(
+                "failed to serve the API on {address}: {error}; choose another port with --http"
+            );
+            failure(exit::of_io(&error), text)
+        });
+    }
+    (HTTP_PORT..HTTP_PORT + HTTP_PORTS)
+        .find_map(|port| StdListener::bind((Ipv4Addr::LOCALHOST, port)).ok())
+        .ok_or_else(|| {
+            let last = HTTP_PORT + HTTP_PORTS - 1;
+            let text =
+                format!("no port from {HTTP_PORT} to {last} is free for the API: give --http");
+            failure(ErrorKind::Conflict, text)
+        })
+}
+
+fn serve(
+    listener: StdListener,
+    control: &Arc<Control>,
+    token: String,
+    tasks: &Tasks,
+    data_dir: &Path,
+) -> Result<SocketAddr, Failure> {
+    let internal = |error: std::io::Error| {
+        failure(exit::of_io(&error), format!("failed to serve the API: {error}"))
+    };
+    let address = listener.local_addr().map_err(internal)?;
+    listener.set_nonblocking(true).map_err(internal)?;
+    let listener = TcpListener::from_std(listener).map_err(internal)?;
+    let stop = tasks.shutdown();
+    let serve =
+        homehost_dashboard::serve(listener, control.clone(), Token::new(token), async move {
+            stop.stopping().await
+        });
+    let shutdown = tasks.shutdown();
+    tasks.spawn("http", async move {
+        // A client that never reads must not keep the node from ending.
+        shutdown.until_cut(serve).await.unwrap_or(Ok(()))
+    });
+    place::publish(data_dir, address).map_err(internal)?;
+    Ok(address)
+}
+
+/// The mesh tells its addresses as soon as it has them.
+async fn wait_for_listener(mesh: &MeshHandle) {
+    let mut status = mesh.status();
+    let listening = status.wait_for(|status| !status.listening.is_empty());
+    // Without one the node is up all the same, and says what it lacks.
+    let _ = tokio::time::timeout(Duration::from_secs(3), listening).await;
+}

@@ -1,0 +1,60 @@
+//! How a command ends: a class with an exit code, and one sentence.
+
+use homehost_api::{ApiError, ErrorKind};
+use homehost_mesh::StartError as MeshError;
+use homehost_store::{OpenError, StoreError};
+
+use crate::identity::IdentityError;
+
+/// Why a command failed, for the person who gave it.
+pub(crate) type Failure = ApiError;
+
+pub(crate) fn failure(kind: ErrorKind, text: impl Into<String>) -> Failure {
+    ApiError::new(kind, text)
+}
+
+pub(crate) fn opening(error: &OpenError) -> Failure {
+    let kind = match error {
+        OpenError::InUse { .. } => ErrorKind::Conflict,
+        OpenError::Denied { .. } => ErrorKind::Denied,
+        OpenError::Newer { .. } => ErrorKind::Usage,
+        _ => ErrorKind::Internal,
+    };
+    failure(kind, error.to_string())
+}
+
+pub(crate) fn storing(error: &StoreError) -> Failure {
+    crate::wire::audit::store_error(error)
+}
+
+pub(crate) fn identity(error: &IdentityError) -> Failure {
+    let kind = match error {
+        IdentityError::Io { source, .. } => of_io(source),
+        IdentityError::Damaged { .. } => ErrorKind::Internal,
+    };
+    failure(kind, error.to_string())
+}
+
+pub(crate) fn mesh(error: &MeshError) -> Failure {
+    if error.is_address_in_use() {
+        let text = format!("{error}; choose another port with --listen, or stop the other program");
+        return failure(ErrorKind::Conflict, text);
+    }
+    let kind = match error {
+        MeshError::Listen { .. } => ErrorKind::Usage,
+        _ => ErrorKind::Internal,
+    };
+    failure(kind, error.to_string())
+}
+
+/// The class of an error of the operating system.
+pub(crate) fn of_io(error: &std::io::Error) -> ErrorKind {
+    use std::io::ErrorKind as Io;
+    match error.kind() {
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
+        Io::AddrInUse => ErrorKind::Conflict,
+        Io::NotFound => ErrorKind::NotFound,
+        Io::TimedOut => ErrorKind::Timeout,
+        _ => ErrorKind::Internal,
+    }
+}

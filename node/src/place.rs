@@ -1,0 +1,100 @@
+//! Where a node keeps its things, and how a client finds a running one.
+
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use homehost_api::ErrorKind;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Failure, failure};
+use crate::identity::write_private;
+
+/// Environment variable that names the data folder.
+pub(crate) const DATA_DIR_VARIABLE: &str = "HOMEHOST_DATA_DIR";
+
+/// Where the running daemon's API is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ApiPlace {
+    pub(crate) address: SocketAddr,
+    pub(crate) pid: u32,
+}
+
+/// The data folder of this user.
+///
+/// # Errors
+/// When neither an option, a variable nor the system names one.
+pub(crate) fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let dir = given.or_else(default_dir).ok_or_else(|| {
+        let text = format!("no home folder is known: give --data-dir or set {DATA_DIR_VARIABLE}");
+        failure(ErrorKind::Usage, text)
+    })?;
+    // Games are started in folders of their own; a relative path would mean
+    // something else there.
+    std::path::absolute(&dir)
+        .map_err(|error| failure(ErrorKind::Usage, format!("{}: {error}", dir.display())))
+}
+
+#[cfg(unix)]
+fn default_dir() -> Option<PathBuf> {
+    // Games of a system-wide node run as another user, who may not enter root's home.
+    let owner = fs::metadata("/proc/self").map(|own| own.uid());
+    if owner.is_ok_and(|uid| uid == 0) {
+        return Some("/var/lib/homehost".into());
+    }
+    let share = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    share.or_else(home).map(|dir| dir.join("homehost"))
+}
+
+#[cfg(windows)]
+fn default_dir() -> Option<PathBuf> {
+    env::var_os("LOCALAPPDATA").map(|dir| PathBuf::from(dir).join("HomeHost"))
+}
+
+fn place_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("api.json")
+}
+
+/// The file that holds the owner's token.
+pub(crate) fn token_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("api.token")
+}
+
+/// Tells clients where the API is.
+pub(crate) fn publish(data_dir: &Path, address: SocketAddr) -> io::Result<()> {
+    let place = ApiPlace { address, pid: std::process::id() };
+    write_private(&place_file(data_dir), &serde_json::to_vec(&place).map_err(io::Error::other)?)
+}
+
+/// Tells clients that there is none.
+pub(crate) fn withdraw(data_dir: &Path) {
+    // It is removed for tidiness; a client finds out by itself.
+    let _ = fs::remove_file(place_file(data_dir));
+}
+
+/// Where the API is, if a daemon said so.
+pub(crate) fn find(data_dir: &Path) -> Option<ApiPlace> {
+    serde_json::from_slice(&fs::read(place_file(data_dir)).ok()?).ok()
+}
+
+/// The owner's token, made on the first start.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub(crate) fn token(data_dir: &Path) -> io::Result<String> {
+    let path = token_file(data_dir);
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() >= 32 => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    let token = data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase();
+    write_private(&path, token.as_bytes())?;
+    Ok(token)
+}

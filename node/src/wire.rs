@@ -1,0 +1,9 @@
+//! Where the parts meet: each module joins two siblings that do not know each
+//! other. They carry; they decide nothing.
+
+pub(crate) mod announce;
+pub(crate) mod audit;
+pub(crate) mod definitions;
+pub(crate) mod exchange;
+pub(crate) mod join;
+pub(crate) mod replica;

@@ -1,0 +1,325 @@
+//! Hosting, directory and mesh: what runs here is signed and told to others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use homehost_directory::publisher::{OwnServer, Publisher};
+use homehost_directory::{DirectoryHandle, Source};
+use homehost_hosting::{ServerDefinition, ServerView, State};
+use homehost_mesh::{MeshHandle, Published};
+use homehost_protocol::gossip::{Topic, encode_batches};
+use homehost_protocol::limits::RPC_OFFER_MAX;
+use homehost_protocol::record::listing::ListingState;
+use homehost_protocol::record::{RecordSigner, SignError};
+use homehost_protocol::rpc::Request;
+use homehost_protocol::validate::NoChains;
+use homehost_protocol::{
+    JoinAddress, NodeId, Record, Scope, ServerId, ServerListing, UnixMillis, Verdict, validate,
+};
+use homehost_runtime::{Shutdown, wall_ms};
+use homehost_store::{Batch, Ledger, StoreError, Table};
+use tokio::sync::{mpsc, watch};
+
+use super::join::{join_addresses, own_ips};
+
+/// How often the publisher looks whether something is due.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Things told to the announcer that may wait; what it does takes milliseconds.
+const QUEUE: usize = 64;
+
+/// Own records read at the start: each server of a device, twice over.
+const OWN_RECORDS_MAX: usize = 1024;
+
+/// Running servers by id.
+type Servers = Arc<BTreeMap<ServerId, ServerView>>;
+
+enum Told {
+    Rejoined,
+    PeerJoined(NodeId, Scope),
+}
+
+/// The side that is told what happened on the mesh.
+#[derive(Clone)]
+pub(crate) struct Announcer {
+    told: mpsc::Sender<Told>,
+    speaking: watch::Receiver<bool>,
+}
+
+impl Announcer {
+    /// Others can hear this node again.
+    pub(crate) fn rejoined(&self) {
+        // A full queue already holds what makes it speak again.
+        let _ = self.told.try_send(Told::Rejoined);
+    }
+
+    /// A peer that keeps a replica is here.
+    pub(crate) fn peer_joined(&self, node: NodeId, scope: Scope) {
+        let _ = self.told.try_send(Told::PeerJoined(node, scope));
+    }
+
+    /// Waits until nothing that others were told of is left standing, or the
+    /// time is over.
+    pub(crate) async fn silent(&self, within: Duration) -> bool {
+        let mut speaking = self.speaking.clone();
+        tokio::time::timeout(within, speaking.wait_for(|speaking| !speaking)).await.is_ok()
+    }
+}
+
+/// Everything that announcing needs.
+pub(crate) struct Announcement {
+    pub(crate) signer: RecordSigner,
+    pub(crate) ledger: Ledger,
+    pub(crate) mesh: MeshHandle,
+    pub(crate) directory: DirectoryHandle,
+    pub(crate) servers: watch::Receiver<Servers>,
+}
+
+impl Announcement {
+    /// Reads what was said before and makes both sides.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(crate) async fn open(self) -> Result<(Announcer, AnnounceTask), StoreError> {
+        let mut publisher = Publisher::default();
+        let now = self.directory.now();
+        let mut gone = Batch::new();
+        for (key, envelope) in self.ledger.scan(Table::OwnRecords, b"", OWN_RECORDS_MAX).await? {
+            let verdict = validate(&envelope, self.signer.network(), &NoChains, now.wall);
+            match verdict {
+                Verdict::Accept(validated) => {
+                    if let Record::ServerListing(listing) = validated.record {
+                        let id = listing.id(&validated.header.root);
+                        let age = now.wall.since(validated.header.issued);
+                        publisher.remember(id, listing, age, now);
+                    }
+                    // The replica may have lost it; the ledger has not.
+                    drop(self.directory.admit(vec![(envelope, Source::Own)]).await);
+                }
+                // Expired, or of a network that this folder was on before.
+                _ => gone = gone.delete(Table::OwnRecords, key),
+            }
+        }
+        if !gone.is_empty() {
+            self.ledger.commit(gone).await?;
+        }
+        let (told, inbox) = mpsc::channel(QUEUE);
+        let (speaking_in, speaking) = watch::channel(publisher.says_anything());
+        let task = AnnounceTask { parts: self, publisher, inbox, speaking: speaking_in };
+        Ok((Announcer { told, speaking }, task))
+    }
+}
+
+/// The side that speaks.
+pub(crate) struct AnnounceTask {
+    parts: Announcement,
+    publisher: Publisher,
+    inbox: mpsc::Receiver<Told>,
+    speaking: watch::Sender<bool>,
+}
+
+impl AnnounceTask {
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut servers = self.parts.servers.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.stopping() => return Ok(()),
+                Some(told) = self.inbox.recv() => self.told(told).await,
+                Ok(()) = servers.changed() => self.tick().await,
+                _ = ticks.tick() => self.tick().await,
+            }
+        }
+    }
+
+    async fn told(&mut self, told: Told) {
+        match told {
+            Told::Rejoined => {
+                self.look();
+                let records = self.publisher.rejoined(self.parts.directory.now());
+                self.say(records).await;
+            }
+            Told::PeerJoined(node, scope) if scope != Scope::Global => self.offer(node).await,
+            Told::PeerJoined(..) => {}
+        }
+    }
+
+    async fn tick(&mut self) {
+        self.look();
+        let now = self.parts.directory.now();
+        let listings = self.parts.directory.stats().listings;
+        let interval = homehost_directory::core::presence_interval(listings);
+        let records = self.publisher.tick(interval, now);
+        self.say(records).await;
+    }
+
+    /// Tells the publisher what runs here at this moment.
+    fn look(&mut self) {
+        let network = self.parts.signer.network();
+        let ips = own_ips(network, &self.parts.mesh.status().borrow());
+        let servers = self.parts.servers.borrow().clone();
+        let mut running = BTreeMap::new();
+        let mut undecided = BTreeSet::new();
+        for (id, server) in servers.iter() {
+            match server.state {
+                State::Running => {
+                    let addresses = join_addresses(server, &ips);
+                    // Until the mesh knows an address there is nothing to tell.
+                    if addresses.is_empty() {
+                        undecided.insert(*id);
+                    } else {
+                        running.insert(*id, own_server(server, addresses));
+                    }
+                }
+                State::Starting | State::Backoff { .. } => drop(undecided.insert(*id)),
+                State::Offline | State::Stopping | State::Crashed => {}
+            }
+        }
+        self.publisher.set_running(running, undecided);
+    }
+
+    /// Signs, keeps and sends records.
+    async fn say(&mut self, records: Vec<Record>) {
+        let mut listings = Vec::new();
+        let mut presences = Vec::new();
+        let mut near = Vec::new();
+        for record in records {
+            let here = is_near_only(&self.parts.signer, &record);
+            match self.sign(&record).await {
+                Ok(envelope) if here => near.push(envelope),
+                Ok(envelope) if matches!(record, Record::Presence(_)) => presences.push(envelope),
+                Ok(envelope) => listings.push(envelope),
+                Err(error) => tracing::error!("failed to announce a server: {error}"),
+            }
+        }
+        // Listings first, so that a presence finds its rows.
+        self.publish(Topic::Listings, listings).await;
+        self.publish(Topic::Presence, presences.clone()).await;
+        if !near.is_empty() {
+            near.extend(presences);
+            self.offer_to_link(&near).await;
+        }
+        let speaking = self.publisher.says_anything();
+        self.speaking.send_if_modified(|said| std::mem::replace(said, speaking) != speaking);
+    }
+
+    async fn sign(&self, record: &Record) -> anyhow::Result<Vec<u8>> {
+        let Announcement { signer, ledger, directory, .. } = &self.parts;
+        let id = match record {
+            Record::ServerListing(listing) => Some(listing.id(&signer.root())),
+            _ => None,
+        };
+        let row: &[u8] = id.as_ref().map_or(b"presence", |id| id.as_ref());
+        let now = wall_ms();
+        // On disk before it is used: a number must never serve two bodies.
+        let key = [signer.network().as_str().as_bytes(), b"/", row].concat();
+        let seq = ledger.next_seq(&key, now).await?;
+        let envelope = signer.sign(record, seq, UnixMillis(now))?;
+        if let Some(id) = id {
+            let batch = Batch::new().put(Table::OwnRecords, id.as_ref(), envelope.clone());
+            ledger.commit(batch).await?;
+        }
+        directory.admit(vec![(envelope.clone(), Source::Own)]).await?;
+        Ok(envelope)
+    }
+
+    async fn publish(&self, topic: Topic, envelopes: Vec<Vec<u8>>) {
+        for message in encode_batches(envelopes) {
+            match self.parts.mesh.publish(topic, message).await {
+                Ok(Published::Sent | Published::Duplicate) => {}
+                // Everything is said again when somebody can hear it.
+                Ok(Published::NoPeers) => {}
+                Err(error) => tracing::warn!("failed to gossip: {error}"),
+            }
+        }
+    }
+
+    /// Rows that gossip must not carry go to each peer on the link by itself.
+    async fn offer_to_link(&self, envelopes: &[Vec<u8>]) {
+        let status = self.parts.mesh.status().borrow().clone();
+        let near = status.peers.iter().filter(|peer| {
+            peer.holds_replica && matches!(peer.scope, Scope::OnLink | Scope::Loopback)
+        });
+        for peer in near {
+            self.offer_to(peer.node, envelopes);
+        }
+    }
+
+    /// Offers a peer on the link all own rows that gossip must not carry.
+    async fn offer(&self, node: NodeId) {
+        if !self.parts.signer.network().is_main() {
+            return;
+        }
+        let own = self.parts.ledger.scan(Table::OwnRecords, b"", OWN_RECORDS_MAX).await;
+        let Ok(own) = own else { return };
+        let envelopes: Vec<_> = own.into_iter().map(|(_, envelope)| envelope).collect();
+        self.offer_to(node, &envelopes);
+    }
+
+    fn offer_to(&self, node: NodeId, envelopes: &[Vec<u8>]) {
+        for chunk in envelopes.chunks(RPC_OFFER_MAX) {
+            let (mesh, envelopes) = (self.parts.mesh.clone(), chunk.to_vec());
+            tokio::spawn(async move {
+                if let Err(error) = mesh.request(node, Request::Offer { envelopes }).await {
+                    tracing::debug!(%node, "failed to offer own rows: {error}");
+                }
+            });
+        }
+    }
+}
+
+/// Whether a listing may only go to peers on the link. A tombstone has no
+/// addresses and goes to all: whoever has the row can drop it.
+fn is_near_only(signer: &RecordSigner, record: &Record) -> bool {
+    matches!(record, Record::ServerListing(listing)
+        if signer.network().is_main()
+            && listing.addresses.iter().any(|address| address.scope() != Scope::Global))
+}
+
+fn own_server(server: &ServerView, addresses: Vec<JoinAddress>) -> OwnServer {
+    OwnServer {
+        listing: listing_of(&server.definition, addresses),
+        players: server.players,
+        slots: server.slots,
+    }
+}
+
+/// What a definition says of itself to players.
+fn listing_of(definition: &ServerDefinition, addresses: Vec<JoinAddress>) -> ServerListing {
+    ServerListing {
+        nonce: definition.nonce,
+        state: ListingState::Live,
+        game: definition.game.clone(),
+        name: definition.name.clone(),
+        description: definition.description.clone(),
+        tags: definition.tags.clone(),
+        region: definition.region.clone(),
+        language: definition.language.clone(),
+        game_version: definition.game_version.clone(),
+        addresses,
+        slots: definition.slots,
+        flags: definition.flags,
+        plugin_set: None,
+    }
+}
+
+/// Refuses a definition whose listing nobody would accept, naming the field.
+///
+/// # Errors
+/// The field that is at fault or must be shortened.
+pub(crate) fn check_listing(
+    definition: &ServerDefinition,
+    signer: &RecordSigner,
+) -> Result<(), SignError> {
+    // As many and as long addresses as it may ever get.
+    let addresses = (1..=homehost_protocol::limits::JOIN_ADDRESSES_MAX as u16).map(|n| {
+        let ip = std::net::Ipv6Addr::new(0x2001, 0xffff, 1, 1, 1, 1, 1, n);
+        JoinAddress { socket: (ip, u16::MAX).into(), transport: homehost_protocol::Transport::Udp }
+    });
+    let listing = listing_of(definition, addresses.collect());
+    signer.sign(&Record::ServerListing(listing), u64::MAX, UnixMillis(u64::MAX / 2)).map(drop)
+}

@@ -1,0 +1,231 @@
+//! Mesh and directory: what peers say goes into the directory, what they ask
+//! comes out of it, and what is missing is asked for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use homehost_directory::{DirectoryHandle, Judgement, Source};
+use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, ReplyToken};
+use homehost_protocol::gossip::decode_batch;
+use homehost_protocol::limits::{REPLICA_ROWS_MAX, RPC_IDS_MAX};
+use homehost_protocol::rpc::{Request, Response};
+use homehost_protocol::{NodeId, Scope, ServerId};
+use homehost_runtime::Shutdown;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::announce::Announcer;
+
+/// Whole replicas that are asked for after every join: one could be a liar's.
+const PULLS_PER_JOIN: usize = 2;
+
+/// Later on, one peer in this time is asked for what it holds, until set
+/// reconciliation does that for less.
+const PULL_PAUSE: Duration = Duration::from_secs(600);
+
+/// Longest time that one pull may take: a full replica over a slow uplink.
+const PULL_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// A peer may ask us to look at this many servers at one time; the rest is
+/// heard again at the next presence.
+const FETCHES_MAX: usize = 4;
+
+/// Servers fetched lately, which are not asked for again at once: a presence
+/// can name servers whose listing nobody has.
+const FETCHED_MAX: usize = 1024;
+/// How long they are remembered.
+const FETCH_PAUSE: Duration = Duration::from_secs(20);
+
+/// Carries between mesh and directory until the mesh ends.
+pub(crate) struct Exchange {
+    mesh: MeshHandle,
+    directory: DirectoryHandle,
+    announcer: Announcer,
+    fetches: Arc<Semaphore>,
+    fetched: BTreeMap<ServerId, Instant>,
+    fetched_order: VecDeque<ServerId>,
+    peers: usize,
+    pulls_left: usize,
+    last_pull: Option<Instant>,
+}
+
+impl Exchange {
+    pub(crate) fn new(mesh: MeshHandle, directory: DirectoryHandle, announcer: Announcer) -> Self {
+        Self {
+            mesh,
+            directory,
+            announcer,
+            fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
+            fetched: BTreeMap::new(),
+            fetched_order: VecDeque::new(),
+            peers: 0,
+            pulls_left: PULLS_PER_JOIN,
+            last_pull: None,
+        }
+    }
+
+    /// Runs until the mesh ends or the node stops.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<MeshEvent>,
+        shutdown: Shutdown,
+    ) -> Result<(), std::convert::Infallible> {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.stopping() => return Ok(()),
+                event = events.recv() => match event {
+                    Some(event) => self.handle(event).await,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: MeshEvent) {
+        match event {
+            MeshEvent::Gossip { from, message, token, .. } => {
+                let verdict = self.gossip(from, &message).await;
+                self.mesh.judge(token, verdict).await;
+            }
+            MeshEvent::Request { request, on_link, reply, .. } => {
+                self.answer(request, on_link, reply).await;
+            }
+            MeshEvent::PeerJoined { node, scope, holds_replica } => {
+                self.peers += 1;
+                if holds_replica {
+                    self.pull_if_due(node, scope);
+                    self.announcer.peer_joined(node, scope);
+                }
+            }
+            MeshEvent::PeerLeft { .. } => {
+                self.peers = self.peers.saturating_sub(1);
+                if self.peers == 0 {
+                    self.pulls_left = PULLS_PER_JOIN;
+                }
+            }
+            MeshEvent::GossipJoined => self.announcer.rejoined(),
+            MeshEvent::Listening { address } => tracing::info!(%address, "listening"),
+            MeshEvent::ListenFailed { address, reason, .. } => {
+                tracing::warn!(%address, "not listening: {reason}");
+            }
+        }
+    }
+
+    async fn gossip(&mut self, from: NodeId, message: &[u8]) -> GossipVerdict {
+        let Ok(envelopes) = decode_batch(message) else { return GossipVerdict::Reject };
+        let Ok((judgement, fetch)) = self.directory.admit_gossip(envelopes).await else {
+            return GossipVerdict::Ignore;
+        };
+        self.fetch(from, fetch);
+        match judgement {
+            Judgement::Accept => GossipVerdict::Accept,
+            Judgement::Ignore => GossipVerdict::Ignore,
+            Judgement::Reject => GossipVerdict::Reject,
+        }
+    }
+
+    async fn answer(&self, request: Request, on_link: bool, reply: ReplyToken) {
+        let response = match request {
+            Request::Page { after } => self.directory.page(after, on_link).await,
+            Request::Get { ids } => self.directory.get(ids, on_link).await,
+            Request::Offer { envelopes } => {
+                let source = Source::Peer { on_link, age: Duration::ZERO };
+                let offered = envelopes.into_iter().map(|bytes| (bytes, source)).collect();
+                self.directory.admit(offered).await.map(|_| Response::default())
+            }
+        };
+        if let Ok(response) = response {
+            self.mesh.respond(reply, response).await;
+        }
+    }
+
+    /// Asks a peer for servers that a host says it runs.
+    fn fetch(&mut self, from: NodeId, mut ids: Vec<ServerId>) {
+        let now = Instant::now();
+        while let Some(oldest) = self.fetched_order.front() {
+            let over = self.fetched.get(oldest).is_none_or(|at| *at + FETCH_PAUSE < now);
+            if !over && self.fetched_order.len() < FETCHED_MAX {
+                break;
+            }
+            self.fetched.remove(oldest);
+            self.fetched_order.pop_front();
+        }
+        ids.retain(|id| !self.fetched.contains_key(id));
+        ids.truncate(RPC_IDS_MAX);
+        if ids.is_empty() {
+            return;
+        }
+        // Over the bound, the next presence asks again.
+        let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
+        for id in &ids {
+            self.fetched.insert(*id, now);
+            self.fetched_order.push_back(*id);
+        }
+        let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
+        tokio::spawn(async move {
+            let _held = permit;
+            match mesh.request(from, Request::Get { ids }).await {
+                Ok(response) => drop(admit(&directory, response, false).await),
+                Err(error) => tracing::debug!(%from, "failed to fetch listings: {error}"),
+            }
+        });
+    }
+
+    /// Asks a peer for everything, if this is the time for it.
+    fn pull_if_due(&mut self, node: NodeId, scope: Scope) {
+        let now = Instant::now();
+        if self.pulls_left > 0 {
+            self.pulls_left -= 1;
+        } else if self.last_pull.is_some_and(|at| now < at + PULL_PAUSE) {
+            return;
+        }
+        self.last_pull = Some(now);
+        let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
+        tokio::spawn(async move {
+            let pull = pull(&mesh, &directory, node, scope != Scope::Global);
+            match tokio::time::timeout(PULL_TIME_MAX, pull).await {
+                Ok(Ok(rows)) => tracing::info!(%node, rows, "asked a peer for what it holds"),
+                Ok(Err(error)) => tracing::warn!(%node, "failed to ask for rows: {error}"),
+                Err(_) => tracing::warn!(%node, "a peer took too long to tell what it holds"),
+            }
+        });
+    }
+}
+
+/// Reads a peer's whole replica, page by page; returns how many records it held.
+async fn pull(
+    mesh: &MeshHandle,
+    directory: &DirectoryHandle,
+    node: NodeId,
+    on_link: bool,
+) -> Result<usize, homehost_mesh::RequestError> {
+    let mut after = None;
+    let mut records = 0;
+    loop {
+        let response = mesh.request(node, Request::Page { after }).await?;
+        records += response.records.len();
+        let next = response.next;
+        if admit(directory, response, on_link).await.is_err() {
+            return Ok(records);
+        }
+        // A page that does not move on would be asked for again without end.
+        if next <= after || records > 2 * REPLICA_ROWS_MAX {
+            return Ok(records);
+        }
+        after = next;
+    }
+}
+
+async fn admit(
+    directory: &DirectoryHandle,
+    response: Response,
+    on_link: bool,
+) -> Result<(), homehost_directory::DirectoryClosed> {
+    let held = response.records.into_iter();
+    let records = held.map(|held| {
+        let age = Duration::from_secs(held.age_s.into());
+        (held.envelope, Source::Peer { on_link, age })
+    });
+    directory.admit(records.collect()).await.map(drop)
+}
