@@ -42,7 +42,8 @@ impl Addresses {
     ///
     /// # Errors
     /// [`Failure::PortInUse`]: the operator asked for this port, and hosts
-    /// would be sent to another program.
+    /// would be sent to another program. [`Failure::Usage`] when it is no
+    /// address to listen on.
     pub(crate) fn note(&mut self, event: MeshEvent) -> Result<(), Failure> {
         match event {
             MeshEvent::Listening { address } => {
@@ -56,6 +57,9 @@ impl Addresses {
                     address: address.to_string(),
                     option: "--listen",
                 });
+            }
+            MeshEvent::ListenFailed { address, kind: io::ErrorKind::InvalidInput, reason } => {
+                return Err(Failure::Usage(format!("--listen {address}: {reason}")));
             }
             MeshEvent::ListenFailed { address, reason, .. } => {
                 self.open = self.open.saturating_sub(1);
@@ -176,7 +180,10 @@ mod tests {
             kind,
             reason: String::new(),
         };
-        assert!(addresses.note(failed(io::ErrorKind::AddrInUse)).is_err());
+        let refused = |failure| matches!(failure, Err(Failure::PortInUse { .. }));
+        assert!(refused(addresses.note(failed(io::ErrorKind::AddrInUse))));
+        let refused = |failure| matches!(failure, Err(Failure::Usage(_)));
+        assert!(refused(addresses.note(failed(io::ErrorKind::InvalidInput))));
         addresses.note(failed(io::ErrorKind::Unsupported)).unwrap();
         assert!(addresses.complete());
     }

@@ -14,7 +14,7 @@ pub enum Failure {
     Usage(String),
     /// The folder cannot be written. Exit code 5.
     #[error(
-        "cannot write {}: {source}; make the folder writable for this user, \
+        "cannot write {}; make the folder writable for this user, \
          or name another with --data-dir",
         path.display()
     )]

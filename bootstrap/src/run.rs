@@ -1,6 +1,6 @@
 //! From the command line to a running node and back to an exit code.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let pages = match args.metrics {
         Some(address) => {
             Some(monitor::bind(address).await.map_err(|error| match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
+                ErrorKind::AddrInUse => {
                     Failure::PortInUse { address: address.to_string(), option: "--metrics" }.into()
                 }
                 _ => anyhow::Error::new(error).context(format!("serve metrics at {address}")),
@@ -123,6 +123,9 @@ fn start_failure(error: StartError) -> anyhow::Error {
     match &error {
         StartError::Listen { address, .. } if error.is_address_in_use() => {
             Failure::PortInUse { address: address.to_string(), option: "--listen" }.into()
+        }
+        StartError::Listen { address, source } if source.kind() == ErrorKind::InvalidInput => {
+            Failure::Usage(format!("--listen {address}: {source}")).into()
         }
         _ => error.into(),
     }

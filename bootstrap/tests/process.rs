@@ -84,6 +84,9 @@ fn a_second_daemon_and_a_taken_port_are_told_apart_from_other_failures() {
     open.args(["--metrics", "0.0.0.0:0"]);
     assert_eq!(refused(open).0, Some(2));
 
+    let (code, text) = refused(command(other.path(), "/ip4/127.0.0.1/udp/0"));
+    assert_eq!(code, Some(2), "{text}");
+
     std::fs::write(other.path().join("bootstrap.key"), "short").unwrap();
     let (code, text) = refused(command(other.path(), ANY_PORT));
     assert_eq!(code, Some(1), "{text}");

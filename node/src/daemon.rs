@@ -79,7 +79,7 @@ impl Daemon {
         let folder = DataDir::open(&config.data_dir).map_err(|error| exit::opening(&error))?;
         let identity = Identity::open(&config.data_dir.join("identity"))
             .map_err(|error| exit::identity(&error))?;
-        let token = place::token(&config.data_dir).map_err(|error| {
+        let token = place::new_token(&config.data_dir).map_err(|error| {
             let path = place::token_file(&config.data_dir);
             failure(exit::of_io(&error), format!("failed to use {}: {error}", path.display()))
         })?;

@@ -117,7 +117,10 @@ async fn show(fleet: &mut Fleet, game: Game, output: &Output) -> Result<(), Fail
 /// What to do while it runs.
 fn hints(fleet: &Fleet) -> String {
     let dirs: Vec<_> = fleet.hosts().map(|host| host.data_dir.display().to_string()).collect();
-    let program = fleet.program().display();
+    let program = fleet.program();
+    // As it would be typed here.
+    let here = std::env::current_dir().unwrap_or_default();
+    let program = program.strip_prefix(&here).unwrap_or(program).display();
     format!(
         "\ntry, in another terminal:\n  \
          {program} discover --watch --data-dir {0}\n  \

@@ -80,21 +80,16 @@ pub(crate) fn find(data_dir: &Path) -> Option<ApiPlace> {
     serde_json::from_slice(&fs::read(place_file(data_dir)).ok()?).ok()
 }
 
-/// The owner's token, made on the first start.
+/// Makes a token for this run of the daemon and stores it where only its owner
+/// can read it. An old one is worthless afterwards: a client that finds another
+/// program on the port of a daemon that died has told it nothing.
 ///
 /// # Errors
-/// When it cannot be read or written.
-pub(crate) fn token(data_dir: &Path) -> io::Result<String> {
-    let path = token_file(data_dir);
-    match fs::read_to_string(&path) {
-        Ok(text) if text.trim().len() >= 32 => return Ok(text.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+/// When it cannot be written.
+pub(crate) fn new_token(data_dir: &Path) -> io::Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     let token = data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase();
-    write_private(&path, token.as_bytes())?;
+    write_private(&token_file(data_dir), token.as_bytes())?;
     Ok(token)
 }

@@ -34,7 +34,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Everything that [`start`](crate::start) needs.
+/// Everything that [`start`](crate::start()) needs.
 #[derive(Clone)]
 pub struct MeshConfig {
     /// Secret seed of the node's Ed25519 key; the public half is its id.

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures::future::Either;
-use futures::future::{Ready, ready};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use homehost_protocol::Scope;
 use libp2p::Multiaddr;
 use libp2p::core::transport::{
@@ -26,6 +26,10 @@ use crate::token_bucket::{Rate, TokenBucket};
 /// Dials to global addresses: an idle node does a few a minute, a start or a
 /// lookup some dozens at once. More would look like a port scan.
 const DIAL_RATE: Rate = Rate { per_second: 4.0, burst: 32.0 };
+
+/// How long a dial waits for its turn before it is refused. A handshake must
+/// fit after it, within the transport's ten seconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 struct State {
@@ -65,18 +69,28 @@ impl DialRules {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn permits(&self, address: &Multiaddr, now: Instant) -> Result<(), &'static str> {
+    /// Whether dials are refused at the moment because there are too many: their
+    /// failure then says nothing about those who were dialled.
+    pub(crate) fn is_congested(&self, now: Instant) -> bool {
+        let mut bucket = self.state().global;
+        bucket.reserve(DIAL_RATE, PATIENCE, now).is_none()
+    }
+
+    /// How long to wait before dialling an address, or why not to.
+    fn permits(&self, address: &Multiaddr, now: Instant) -> Result<Duration, &'static str> {
         let Some(ip) = scope::ip_of(address) else { return Err("not an IP address") };
         let mut state = self.state();
         let allowed = match Scope::of(ip) {
-            _ if state.typed.contains(&ip) => return Ok(()),
+            _ if state.typed.contains(&ip) => true,
             Scope::Loopback => state.loopback,
             Scope::OnLink => state.on_link,
-            Scope::Global if state.global.take(DIAL_RATE, now) => true,
-            Scope::Global => return Err("too many dials"),
+            Scope::Global => {
+                let wait = state.global.reserve(DIAL_RATE, PATIENCE, now);
+                return wait.ok_or("too many dials");
+            }
             Scope::Nowhere => false,
         };
-        if allowed { Ok(()) } else { Err("address is out of scope") }
+        if allowed { Ok(Duration::ZERO) } else { Err("address is out of scope") }
     }
 }
 
@@ -107,11 +121,13 @@ impl<T> DialGate<T> {
 impl<T> Transport for DialGate<T>
 where
     T: Transport<Error = io::Error> + Unpin,
+    T::Dial: Send + 'static,
+    T::Output: Send + 'static,
 {
     type Output = T::Output;
     type Error = io::Error;
     type ListenerUpgrade = T::ListenerUpgrade;
-    type Dial = Either<T::Dial, Ready<Result<T::Output, io::Error>>>;
+    type Dial = BoxFuture<'static, io::Result<T::Output>>;
 
     fn listen_on(
         &mut self,
@@ -135,8 +151,16 @@ where
             opts.port_use = PortUse::New;
         }
         match self.rules.permits(&address, Instant::now()) {
-            Ok(()) => self.inner.dial(address, opts).map(Either::Left),
-            Err(reason) => Ok(Either::Right(ready(Err(io::Error::other(reason))))),
+            Ok(Duration::ZERO) => self.inner.dial(address, opts).map(FutureExt::boxed),
+            // No packet leaves before the future is polled.
+            Ok(wait) => self.inner.dial(address, opts).map(|dial| {
+                async move {
+                    tokio::time::sleep(wait).await;
+                    dial.await
+                }
+                .boxed()
+            }),
+            Err(reason) => Ok(ready(Err(io::Error::other(reason))).boxed()),
         }
     }
 
@@ -181,9 +205,14 @@ mod tests {
         let typed = address("/ip4/8.8.8.8/tcp/4001");
         let rules = DialRules::new([&typed], now);
         let other = address("/ip4/9.9.9.9/tcp/4001");
-        assert_eq!((0..100).filter(|_| rules.permits(&other, now).is_ok()).count(), 32);
-        assert!((0..100).all(|_| rules.permits(&typed, now).is_ok()));
-        assert!(rules.permits(&other, now + Duration::from_secs(1)).is_ok());
+        let waits: Vec<_> = (0..100).map_while(|_| rules.permits(&other, now).ok()).collect();
+        assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 32);
+        assert_eq!(waits.len(), 32 + 12, "three seconds of waiting");
+        assert!(rules.is_congested(now));
+        assert!((0..100).all(|_| rules.permits(&typed, now) == Ok(Duration::ZERO)));
+        let later = now + Duration::from_secs(1);
+        assert!(!rules.is_congested(later));
+        assert!(rules.permits(&other, later).is_ok());
         let local = DialRules::new([&address("/dns4/localhost/tcp/1")], now);
         assert!(local.permits(&address("/ip4/127.0.0.1/tcp/1"), now).is_ok());
     }

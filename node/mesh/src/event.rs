@@ -23,7 +23,8 @@ pub enum MeshEvent {
     ListenFailed {
         /// The address as it was asked for, or as it was.
         address: Multiaddr,
-        /// [`io::ErrorKind::AddrInUse`] when another program has the port.
+        /// [`io::ErrorKind::AddrInUse`] when another program has the port,
+        /// [`io::ErrorKind::InvalidInput`] when it is no address to listen on.
         kind: io::ErrorKind,
         /// What the system said.
         reason: String,

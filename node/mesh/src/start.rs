@@ -40,7 +40,7 @@ pub enum StartError {
     #[error("the node's key cannot be used")]
     Key(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Not one of the listen addresses works.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The first of them that is in use, or the first.
         address: Multiaddr,
@@ -139,7 +139,7 @@ fn listen(
                 Ok(_) => Ok(()),
                 Err(TransportError::Other(error)) => Err(error),
                 Err(TransportError::MultiaddrNotSupported(_)) => Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
+                    io::ErrorKind::InvalidInput,
                     "only /tcp/PORT and /udp/PORT/quic-v1 of an IP address can be listened on",
                 )),
             });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How fast a bucket fills and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,11 +33,25 @@ impl TokenBucket {
 
     /// Takes one token, if there is a whole one.
     pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.reserve(rate, Duration::ZERO, now).is_some()
+    }
+
+    /// Takes one token that is there within `patience`, and says how long to
+    /// wait for it.
+    pub(crate) fn reserve(
+        &mut self,
+        rate: Rate,
+        patience: Duration,
+        now: Instant,
+    ) -> Option<Duration> {
         let level = self.level(rate, now);
         self.at = self.at.max(now);
-        let granted = level >= 1.0;
-        self.tokens = if granted { level - 1.0 } else { level };
-        granted
+        self.tokens = level;
+        let wait = Duration::from_secs_f64(((1.0 - level) / rate.per_second).max(0.0));
+        (wait <= patience).then(|| {
+            self.tokens = level - 1.0;
+            wait
+        })
     }
 }
 
@@ -74,7 +88,6 @@ impl<K: Copy + Eq + Hash> Budgets<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const RATE: Rate = Rate { per_second: 2.0, burst: 16.0 };
 
@@ -89,6 +102,19 @@ mod tests {
         assert!(budgets.take(2, start), "others have their own budget");
         let much_later = start + Duration::from_secs(3600);
         assert_eq!((0..100).filter(|_| budgets.take(1, much_later)).count(), 16);
+    }
+
+    #[test]
+    fn who_is_patient_gets_a_place_in_the_queue() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::full(RATE, now);
+        let patience = Duration::from_secs(2);
+        let waits: Vec<_> = (0..30).map_while(|_| bucket.reserve(RATE, patience, now)).collect();
+        assert_eq!(waits.len(), 16 + 4);
+        assert!(waits[..16].iter().all(Duration::is_zero));
+        assert_eq!(waits[19], patience);
+        assert!(!bucket.take(RATE, now + patience), "they have been promised away");
+        assert!(bucket.take(RATE, now + patience + Duration::from_millis(500)));
     }
 
     #[test]
@@ -116,7 +142,8 @@ mod tests {
     fn seeded_cases_never_grant_more_than_the_rate() {
         for seed in 0..2000 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let rate = Rate { per_second: random.f64() * 10.0, burst: 1.0 + random.f64() * 20.0 };
+            let rate =
+                Rate { per_second: 0.1 + random.f64() * 10.0, burst: 1.0 + random.f64() * 20.0 };
             let start = Instant::now();
             let (mut now, mut granted) = (start, 0_u32);
             let mut bucket = TokenBucket::full(rate, start);

@@ -81,16 +81,12 @@ pub(crate) fn probe(address: &Multiaddr) -> io::Result<()> {
     if ip.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if kind == Type::DGRAM {
-        return socket.bind(&SocketAddr::new(ip, port).into());
+    // On Unix this passes over connections that linger, but not over listeners;
+    // on Windows it would pass over those too.
+    if cfg!(unix) && kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
     }
-    // On Unix this passes over connections that linger; on Windows it would
-    // pass over a listener too.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::new(ip, port).into())?;
-    // Two sockets may be bound with SO_REUSEADDR, but only one may listen.
-    socket.listen(1)
+    socket.bind(&SocketAddr::new(ip, port).into())
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ use crate::place;
 /// Environment variable that says what is logged.
 const LOG_VARIABLE: &str = "HOMEHOST_LOG";
 
+/// What is logged unless the variable says otherwise. libp2p warns of things that
+/// are normal here, as of being alone, which is said in plain words already.
+const LOG_DEFAULT: &str = "warn,libp2p=error,homehost=info";
+
 /// How often the state of the mesh is looked at for the person who watches.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -103,9 +107,8 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
 
 /// Logs go to standard error: what is printed on standard output is the answer.
 pub(crate) fn start_logging() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| {
-        EnvFilter::new("warn,homehost=info,homehost_mesh=info,homehost_hosting=info")
-    });
+    let filter =
+        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A second start in one process keeps the first.
     let _ = tracing_subscriber::fmt()

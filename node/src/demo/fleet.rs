@@ -85,16 +85,7 @@ impl Fleet {
     /// Starts another host; returns the address of its API.
     pub(super) async fn start_host(&mut self, bootstrap: &str) -> Result<String, Failure> {
         let data_dir = self.folder.path().join(format!("host-{}", self.hosts.len() + 1));
-        let mut command = self.command("up", &data_dir);
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]).args([
-            "--bootstrap",
-            bootstrap,
-            "--http",
-            "127.0.0.1:0",
-            "--no-mdns",
-            "--json",
-        ]);
-        let child = spawn(&mut command)?;
+        let child = spawn(self.up(&data_dir).args(["--bootstrap", bootstrap]))?;
         let (_, process) = self.coming.insert((data_dir.clone(), child));
         let line = first_line(process, "a host").await?;
         let up: serde_json::Value = serde_json::from_str(&line)
@@ -105,6 +96,32 @@ impl Fleet {
             self.hosts.push(Host { data_dir, client, process });
         }
         Ok(api)
+    }
+
+    /// Stops a host and its game. If somebody killed the host to see what
+    /// happens, its game goes on: a new daemon finds it and stops it.
+    async fn end_host(&self, mut host: Host) -> Result<(), Failure> {
+        if host.client.act(Action::NodeStop { games: true }).await.is_err() {
+            let _ = host.process.kill().await;
+            host.process = spawn(&mut self.up(&host.data_dir))?;
+            first_line(&mut host.process, "a host").await?;
+            Client::find(&host.data_dir)?.act(Action::NodeStop { games: true }).await?;
+        }
+        if timeout(END, host.process.wait()).await.is_err() {
+            let _ = host.process.kill().await;
+        }
+        Ok(())
+    }
+
+    fn up(&self, data_dir: &Path) -> Command {
+        let mut command = self.command("up", data_dir);
+        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]).args([
+            "--http",
+            "127.0.0.1:0",
+            "--no-mdns",
+            "--json",
+        ]);
+        command
     }
 
     fn command(&self, verb: &str, data_dir: &Path) -> Command {
@@ -134,14 +151,8 @@ impl Fleet {
         if let Some((_, mut process)) = self.coming.take() {
             let _ = process.kill().await;
         }
-        let stops = self.hosts.iter_mut().map(|host| async {
-            let stopped = host.client.act(Action::NodeStop { games: true }).await;
-            let gone = timeout(END, host.process.wait()).await;
-            if gone.is_err() {
-                let _ = host.process.kill().await;
-            }
-            stopped.map(drop)
-        });
+        let hosts = std::mem::take(&mut self.hosts);
+        let stops = hosts.into_iter().map(|host| self.end_host(host));
         let stopped: Result<Vec<()>, Failure> =
             futures::future::join_all(stops).await.into_iter().collect();
         if let Some(mut bootstrap) = self.bootstrap.take() {

@@ -23,8 +23,15 @@ const PULLS_PER_JOIN: usize = 2;
 /// reconciliation does that for less.
 const PULL_PAUSE: Duration = Duration::from_secs(600);
 
-/// Longest time that one pull may take: a full replica over a slow uplink.
-const PULL_TIME_MAX: Duration = Duration::from_secs(120);
+/// Longest time that one pull may take: a full replica of some 220 pages, and as
+/// much again for a slow uplink.
+const PULL_TIME_MAX: Duration = Duration::from_secs(240);
+
+/// Pages that are read at once; after that a peer answers two a second
+/// (spec/mesh §4), and asking faster would be refused.
+const PAGES_AT_ONCE: usize = 12;
+/// Pause between later pages.
+const PAGE_PAUSE: Duration = Duration::from_millis(550);
 
 /// A peer may ask us to look at this many servers at one time; the rest is
 /// heard again at the next presence.
@@ -105,7 +112,7 @@ impl Exchange {
                 }
             }
             MeshEvent::GossipJoined => self.announcer.rejoined(),
-            MeshEvent::Listening { address } => tracing::info!(%address, "listening"),
+            MeshEvent::Listening { address } => tracing::debug!(%address, "listening"),
             MeshEvent::ListenFailed { address, reason, .. } => {
                 tracing::warn!(%address, "not listening: {reason}");
             }
@@ -202,7 +209,10 @@ async fn pull(
 ) -> Result<usize, homehost_mesh::RequestError> {
     let mut after = None;
     let mut records = 0;
-    loop {
+    for page in 1.. {
+        if page > PAGES_AT_ONCE {
+            tokio::time::sleep(PAGE_PAUSE).await;
+        }
         let response = mesh.request(node, Request::Page { after }).await?;
         records += response.records.len();
         let next = response.next;
@@ -211,10 +221,11 @@ async fn pull(
         }
         // A page that does not move on would be asked for again without end.
         if next <= after || records > 2 * REPLICA_ROWS_MAX {
-            return Ok(records);
+            break;
         }
         after = next;
     }
+    Ok(records)
 }
 
 async fn admit(

@@ -124,6 +124,7 @@ impl Actor {
             tracing::trace!(?peer, %error, "dial failed");
         }
         if let Some(peer) = peer
+            && !self.rules.is_congested(Instant::now())
             && matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. })
         {
             self.unreachable(peer);
