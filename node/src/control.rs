@@ -260,7 +260,7 @@ fn closed(_: DirectoryClosed) -> ApiError {
 impl NodeApi for Control {
     async fn act(&self, request: ActionRequest, by: Principal) -> Result<Receipt, ApiError> {
         match self.audit.begin(&request, &by).await? {
-            Begun::Before(receipt) => Ok(receipt),
+            Begun::Before(receipt) => Ok(*receipt),
             Begun::New { id, held } => {
                 let result = self.perform(id, &request.action).await;
                 self.audit.end(request, by, id, &result).await;

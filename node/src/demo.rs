@@ -43,6 +43,7 @@ struct Seen<'a> {
 /// # Errors
 /// One sentence and an exit code. What was started is ended in any case.
 pub(crate) async fn run(output: &Output) -> Result<(), Failure> {
+    let output = &output.always_tables();
     let game = Game::installed();
     let mut fleet = Fleet::new()?;
     let result = tokio::select! {

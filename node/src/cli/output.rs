@@ -23,6 +23,7 @@ pub(crate) enum Colour {
 pub(crate) struct Output {
     json: bool,
     terminal: bool,
+    tables: bool,
     colour: bool,
 }
 
@@ -30,7 +31,7 @@ impl Output {
     pub(crate) fn new(json: bool) -> Self {
         let terminal = io::stdout().is_terminal() && !json;
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self { json, terminal, colour }
+        Self { json, terminal, tables: terminal, colour }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -42,8 +43,16 @@ impl Output {
         if self.json {
             self.json_line(value);
         } else {
-            self.line(text().trim_end());
+            let text = text();
+            if !text.is_empty() {
+                self.line(text.trim_end());
+            }
         }
+    }
+
+    /// What a person is told instead of an empty table; a pipe gets nothing.
+    pub(crate) fn nothing(&self, text: &str) -> String {
+        if self.tables { text.to_owned() } else { String::new() }
     }
 
     pub(crate) fn json_line(&self, value: &impl Serialize) {
@@ -93,8 +102,20 @@ impl Output {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
-    /// A table with a heading; on a terminal wide cells are cut to fit.
+    /// Tables also where nobody sees a terminal: for what is made to be shown.
+    pub(crate) fn always_tables(self) -> Self {
+        Self { tables: true, ..self }
+    }
+
+    /// A table with a heading; for a pipe, cells with tabs between and no heading.
     pub(crate) fn table(&self, heading: &[&str], rows: &[Vec<Cell>]) -> String {
+        if !self.tables {
+            let line = |row: &Vec<Cell>| {
+                let cells: Vec<&str> = row.iter().map(|cell| cell.text.as_str()).collect();
+                cells.join("\t") + "\n"
+            };
+            return rows.iter().map(line).collect();
+        }
         let mut widths: Vec<usize> = heading.iter().map(|text| text.width()).collect();
         for row in rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -161,10 +182,12 @@ mod tests {
 
     #[test]
     fn tables_align_by_what_shows_and_never_obey_a_stranger() {
-        let output = Output { json: false, terminal: false, colour: false };
+        let piped = Output { json: false, terminal: false, tables: false, colour: false };
+        let output = piped.always_tables();
         let rows =
             [vec![Cell::of("日本"), Cell::of("1")], vec![Cell::of("a\x1b[2Jb"), Cell::of("—")]];
         let table = output.table(&["NAME", "N"], &rows);
         assert_eq!(table, "NAME   N\n日本   1\na[2Jb  —\n");
+        assert_eq!(piped.table(&["NAME", "N"], &rows), "日本\t1\na[2Jb\t—\n");
     }
 }

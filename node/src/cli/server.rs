@@ -200,7 +200,7 @@ fn state_cell(server: &Server) -> Cell {
 
 fn list(servers: &[Server], output: &Output) -> String {
     if servers.is_empty() {
-        return "no servers yet: add one with `homehost server add`".into();
+        return output.nothing("no servers yet: add one with `homehost server add`");
     }
     let rows: Vec<Vec<Cell>> = servers
         .iter()

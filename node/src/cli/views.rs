@@ -101,7 +101,7 @@ async fn watch(query: &str, client: &Client, output: &Output) -> Result<(), Fail
 /// Rows of the directory as a table.
 pub(crate) fn directory_table(rows: &[DirectoryRow], output: &Output) -> String {
     if rows.is_empty() {
-        return "no server matches; --all also shows silent and withdrawn ones".into();
+        return output.nothing("no server matches; --all also shows silent and withdrawn ones");
     }
     let cells: Vec<Vec<Cell>> = rows.iter().map(row_cells).collect();
     output.table(&["NAME", "GAME", "PLAYERS", "REGION", "STATUS", "JOIN", "TAGS"], &cells)
@@ -174,7 +174,7 @@ pub(crate) fn identity(identity: &Identity) -> String {
 
 pub(crate) fn peers(peers: &[Peer], output: &Output) -> String {
     if peers.is_empty() {
-        return crate::control::ALONE.into();
+        return output.nothing(crate::control::ALONE);
     }
     let rows: Vec<Vec<Cell>> = peers
         .iter()

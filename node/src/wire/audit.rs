@@ -57,7 +57,7 @@ impl Drop for KeyHeld {
 /// What to do with a request.
 pub(crate) enum Begun {
     /// It was done before: this is its receipt.
-    Before(Receipt),
+    Before(Box<Receipt>),
     /// It is new.
     New { id: u64, held: Option<KeyHeld> },
 }
@@ -88,7 +88,7 @@ impl Audit {
             Some(key) => {
                 let held = self.hold(key)?;
                 if let Some(receipt) = self.receipt(key, &request.action).await? {
-                    return Ok(Begun::Before(receipt));
+                    return Ok(Begun::Before(Box::new(receipt)));
                 }
                 Some(held)
             }
@@ -131,7 +131,7 @@ impl Audit {
     }
 
     async fn enter(&self, action: &Action, by: &Principal) -> Result<u64, StoreError> {
-        let id = self.ledger.next_seq(b"audit", 0).await?;
+        let id = self.ledger.next_seq(b"audit", 1).await?;
         let entry =
             Entry { at: now(), by: by.clone(), action: action.clone(), outcome: "begun".into() };
         self.ledger.commit(Batch::new().put(Table::Audit, id.to_be_bytes(), json(&entry))).await?;
@@ -182,7 +182,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 /// A store's error in the words of the API.
 pub(crate) fn store_error(error: &StoreError) -> ApiError {
     let kind = match error {
-        StoreError::Denied { .. } => ErrorKind::Denied,
+        StoreError::Denied => ErrorKind::Denied,
         _ => ErrorKind::Internal,
     };
     ApiError::new(kind, error.to_string())
