@@ -1,15 +1,16 @@
 //! The node's folder: one key, and a lock so that no two nodes use it.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use homehost_runtime::files::{Access, make_folder, write_private};
+
 use crate::Failure;
 
 const KEY_FILE: &str = "bootstrap.key";
-const NEW_KEY_FILE: &str = "bootstrap.key.new";
 const LOCK_FILE: &str = "bootstrap.lock";
 
 /// Bytes of an Ed25519 seed.
@@ -29,7 +30,9 @@ impl Folder {
     /// # Errors
     /// [`Failure::ReadOnly`], [`Failure::SecondDaemon`], or what the system said.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        make_private_folder(path).map_err(|error| writing(path, error))?;
+        if !path.is_dir() {
+            make_folder(path, Access::Private).map_err(|error| writing(path, error))?;
+        }
         let lock_path = path.join(LOCK_FILE);
         let lock = private_file()
             .create(true)
@@ -67,20 +70,7 @@ impl Folder {
     fn make_seed(&self, path: &Path) -> anyhow::Result<[u8; SEED_BYTES]> {
         let mut seed = [0; SEED_BYTES];
         getrandom::fill(&mut seed).context("the system gives no random numbers")?;
-        let new = self.path.join(NEW_KEY_FILE);
-        let write = || -> io::Result<()> {
-            // What a crash left; the lock keeps everyone else away from it.
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = private_file().create_new(true).open(&new)?;
-            file.write_all(&seed)?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
-            sync_folder(&self.path)
-        };
-        write().map_err(|error| writing(path, error))?;
+        write_private(path, &seed).map_err(|error| writing(path, error))?;
         tracing::info!(path = %path.display(), "made a new key; keep a copy of it");
         Ok(seed)
     }
@@ -109,18 +99,6 @@ fn writing(path: &Path, error: io::Error) -> anyhow::Error {
     }
 }
 
-#[cfg(unix)]
-fn make_private_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// On Windows a user's folders are closed to other users.
-#[cfg(not(unix))]
-fn make_private_folder(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
-}
-
 fn private_file() -> fs::OpenOptions {
     let mut options = File::options();
     options.write(true);
@@ -145,20 +123,6 @@ fn narrow(file: &File, path: &Path) {
     }
 }
 
-#[cfg(not(unix))]
-fn narrow(_: &File, _: &Path) {}
-
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Windows has no such call; a rename there is journalled.
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,8 +136,6 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b");
         let first = Folder::open(&path).unwrap().seed().unwrap();
-        // A crash while another key was made leaves this behind.
-        fs::write(path.join(NEW_KEY_FILE), "half").unwrap();
         assert_eq!(Folder::open(&path).unwrap().seed().unwrap(), first);
         let other = tempfile::tempdir().unwrap();
         assert_ne!(Folder::open(other.path()).unwrap().seed().unwrap(), first);

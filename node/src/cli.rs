@@ -1,6 +1,7 @@
 //! The command line. Everything but `up` and `demo` is a client of the HTTP API.
 
 mod client;
+mod demo;
 mod output;
 mod server;
 mod up;
@@ -12,9 +13,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use homehost_api::{Action, ErrorKind, Identity, NodeStatus, Peer};
 
-pub(crate) use client::Client;
-pub(crate) use output::Output;
-pub(crate) use views::directory_table;
+use client::Client;
+use output::Output;
 
 use crate::exit::Failure;
 use crate::place;
@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
     if matches!(cli.command, Command::Demo) {
-        return crate::demo::run(output).await;
+        return demo::run(output).await;
     }
     let data_dir = place::data_dir(cli.common.data_dir)?;
     let client = || Client::find(&data_dir);

@@ -6,13 +6,14 @@
 //! has it as a phrase it lies here. `genesis` is public and names the root.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use homehost_protocol::cbor;
 use homehost_protocol::keys::{DeviceKey, KeyDigest, KeyEvent};
 use homehost_protocol::record::RecordSigner;
 use homehost_protocol::{NetworkName, NodeId};
+use homehost_runtime::files::{Access, make_folder, write_private};
 use thiserror::Error;
 
 /// Why the identity could not be opened. Nothing was changed.
@@ -59,7 +60,7 @@ impl Identity {
     /// # Errors
     /// See [`IdentityError`]. A file that is damaged is never replaced.
     pub(crate) fn open(folder: &Path) -> Result<Self, IdentityError> {
-        create_private_dir(folder).map_err(|source| io_error(folder, source))?;
+        make_folder(folder, Access::Private).map_err(|source| io_error(folder, source))?;
         let genesis_path = folder.join("genesis");
         let genesis = read(&genesis_path)?;
         let recovery = match genesis {
@@ -145,36 +146,9 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
     }
 }
 
-/// Writes a secret so that after a crash it is there whole or not at all.
+/// Writes a file that after a crash is there whole or not at all.
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
     write_private(path, bytes).map_err(|source| io_error(path, source))
-}
-
-/// Replaces a file that only its owner may read: written beside it, made
-/// durable, then renamed over it.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn create_private_dir(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 #[cfg(test)]

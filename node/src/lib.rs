@@ -7,7 +7,6 @@
 pub mod cli;
 mod control;
 mod daemon;
-mod demo;
 mod exit;
 mod identity;
 mod place;

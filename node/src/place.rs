@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use homehost_api::ErrorKind;
+use homehost_runtime::files::write_private;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, failure};
-use crate::identity::write_private;
 
 /// Environment variable that names the data folder.
 pub(crate) const DATA_DIR_VARIABLE: &str = "HOMEHOST_DATA_DIR";

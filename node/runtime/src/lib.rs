@@ -1,11 +1,13 @@
 //! What every long-lived part of a node stands on: wall clock, named and
-//! supervised tasks, shutdown in two stages, and backoff.
+//! supervised tasks, shutdown in two stages, backoff, and files that a crash
+//! leaves whole.
 //!
 //! It knows nothing of games or meshes and never decides what a failure means
 //! to a person; it only sees to it that no task ends unseen.
 
 mod backoff;
 mod clock;
+pub mod files;
 mod shutdown;
 mod tasks;
 

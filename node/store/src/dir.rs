@@ -1,9 +1,11 @@
 //! The data folder: who may enter it, and that one process has it at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use homehost_runtime::files::{Access, make_folder};
 
 use crate::OpenError;
 
@@ -12,16 +14,6 @@ const LOCK_FILE: &str = "daemon.lock";
 
 /// Folder of both stores.
 const STORE_FOLDER: &str = "store";
-
-/// Who may enter a folder, where the system has such permissions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Only the user that the node runs as: 0700.
-    Private,
-    /// Others may pass through to what lies below but not list it: 0711. Game
-    /// servers run as users of their own and have their folders down there.
-    Passage,
-}
 
 /// A data folder that belongs to this process until the last clone, and the
 /// last store opened in it, is dropped.
@@ -114,34 +106,10 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-#[cfg(unix)]
-fn make_folder(path: &Path, access: Access) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    let mode = match access {
-        Access::Private => 0o700,
-        Access::Passage => 0o711,
-    };
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
-    // The process's umask may have taken bits away, an earlier owner added some.
-    if fs::metadata(path)?.permissions().mode() & 0o777 != mode {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    }
-    Ok(())
-}
-
-/// A user's folder on Windows is closed to other users by inheritance.
-#[cfg(not(unix))]
-fn make_folder(path: &Path, _access: Access) -> io::Result<()> {
-    fs::create_dir_all(path)
-}
-
-/// Makes the entries of a folder durable, where that takes a call of its own.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

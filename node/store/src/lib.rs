@@ -19,8 +19,9 @@ mod error;
 mod ledger;
 mod replica;
 
-pub use dir::{Access, DataDir};
+pub use dir::DataDir;
 pub use error::{OpenError, StoreError};
+pub use homehost_runtime::files::Access;
 pub use ledger::{BATCH_BYTES_MAX, Batch, Ledger, Table};
 pub use replica::{Opened, Replica};
 

@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use homehost_runtime::files::sync_folder;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{Batch, Command, End, Reply, Scan, Table, schema};
 use crate::error::Fault;
-use crate::{DataDir, OpenError, Row, StoreError, dir};
+use crate::{DataDir, OpenError, Row, StoreError};
 
 /// The database's file in the store's folder.
 const FILE: &str = "ledger.redb";
@@ -77,7 +78,7 @@ fn create(folder: &Path, path: &Path, opener: &Opener) -> Result<(), Fault> {
     // It is new, so it cannot be newer.
     let _ = schema::prepare(&database)?;
     drop(database);
-    std::fs::rename(&new, path).and_then(|()| dir::sync_folder(folder)).map_err(Fault::of_io)
+    std::fs::rename(&new, path).and_then(|()| sync_folder(folder)).map_err(Fault::of_io)
 }
 
 impl Engine {

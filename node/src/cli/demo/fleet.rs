@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::HOSTS;
-use crate::cli::Client;
+use crate::cli::client::Client;
 use crate::exit::{Failure, failure};
 
 /// Longest wait for a process to say that it is up.

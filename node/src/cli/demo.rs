@@ -14,7 +14,8 @@ use homehost_api::{Action, DirectoryRow, ErrorKind, RowStatus};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use crate::cli::{Output, directory_table};
+use super::output::Output;
+use super::views::directory_table;
 use crate::control::count;
 use crate::exit::{Failure, failure};
 use fleet::Fleet;

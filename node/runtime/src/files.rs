@@ -1,0 +1,111 @@
+//! Files that are there whole or not at all, and folders that are closed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+/// Who may enter a folder, where the system has such permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only the user that the process runs as: 0700.
+    Private,
+    /// Others may pass through to what lies below but not list it: 0711. Game
+    /// servers run as users of their own and have their folders down there.
+    Passage,
+}
+
+/// Replaces a file that only its owner may read: written beside it, made
+/// durable, then renamed over it. Blocks.
+///
+/// # Errors
+/// What the system said; the old file is then as it was.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    // What a crash left there may have other permissions.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes the entries of a folder durable, where that takes a call of its own.
+/// Blocks.
+///
+/// # Errors
+/// What the system said.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+/// Makes a folder if it is missing, with the permissions of `access` in either
+/// case. Blocks.
+///
+/// # Errors
+/// What the system said.
+#[cfg(unix)]
+pub fn make_folder(path: &Path, access: Access) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let mode = match access {
+        Access::Private => 0o700,
+        Access::Passage => 0o711,
+    };
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    // The process's umask may have taken bits away, an earlier owner added some.
+    if fs::metadata(path)?.permissions().mode() & 0o777 != mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// Makes a folder if it is missing. Blocks. A user's folders on Windows are
+/// closed to other users by inheritance.
+///
+/// # Errors
+/// What the system said.
+#[cfg(not(unix))]
+pub fn make_folder(path: &Path, _access: Access) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_replaced_whole_whatever_a_crash_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs::write(dir.path().join("key.new"), "half").unwrap();
+        for text in ["one", "two"] {
+            write_private(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert!(!dir.path().join("key.new").exists());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_gets_its_permissions_in_either_case() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        for (access, mode) in [(Access::Private, 0o700), (Access::Passage, 0o711)] {
+            make_folder(&path, access).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
+    }
+}
