@@ -82,9 +82,20 @@ fn find_user(users: &str, name: &str) -> Option<Account> {
 /// behind: tokens and keys are handed to daemons in variables.
 const INHERITED: &[&str] = if cfg!(windows) {
     &[
-        "PATH", "PATHEXT", "SystemRoot", "SystemDrive", "ComSpec", "TEMP", "TMP", "ProgramData",
-        "ProgramFiles", "ProgramFiles(x86)", "CommonProgramFiles", "NUMBER_OF_PROCESSORS",
-        "PROCESSOR_ARCHITECTURE", "OS",
+        "PATH",
+        "PATHEXT",
+        "SystemRoot",
+        "SystemDrive",
+        "ComSpec",
+        "TEMP",
+        "TMP",
+        "ProgramData",
+        "ProgramFiles",
+        "ProgramFiles(x86)",
+        "CommonProgramFiles",
+        "NUMBER_OF_PROCESSORS",
+        "PROCESSOR_ARCHITECTURE",
+        "OS",
     ]
 } else {
     &["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "JAVA_HOME", "LD_LIBRARY_PATH"]
@@ -100,10 +111,8 @@ fn environment_from(
     data: &Path,
     account: Option<&Account>,
 ) -> BTreeMap<String, String> {
-    let mut env: BTreeMap<_, _> = INHERITED
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), daemon(name)?)))
-        .collect();
+    let mut env: BTreeMap<_, _> =
+        INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), daemon(name)?))).collect();
     let home = data.to_string_lossy().into_owned();
     if cfg!(windows) {
         for name in ["USERPROFILE", "APPDATA", "LOCALAPPDATA"] {

@@ -3,6 +3,8 @@
 
 mod launch;
 mod polls;
+mod requests;
+mod show;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,7 +25,7 @@ use crate::link::{self, ASKS_MAX, Attached, Link, LinkEvent};
 use crate::shim::files::{self, StateFile};
 use crate::shim::platform::{Connection, kill_outright};
 use crate::shim::wire::{Status, ToShim};
-use crate::view::{ExitReport, ServerView, State};
+use crate::view::{ExitReport, State};
 
 use launch::Launched;
 use polls::Polls;
@@ -36,6 +38,9 @@ pub(crate) const KILLS_MAX: usize = 4;
 
 /// Reports of the actor's own helpers that wait for it.
 const EVENTS_MAX: usize = 64;
+
+/// Tries of one start when another program is quicker to take a port each time.
+const TRIES_MAX: u32 = 3;
 
 /// How long to wait before a shim that cannot be reached is sought again.
 const REATTACH_PAUSE: Duration = Duration::from_secs(5);
@@ -60,7 +65,7 @@ pub(crate) enum Command {
 
 /// What the actor's helpers report.
 enum Event {
-    Launched(Launched),
+    Launched(Box<Launched>),
     Attached(Attached),
     Link(LinkEvent),
     Polled(polls::Polled),
@@ -89,10 +94,16 @@ pub(crate) struct Actor {
     /// What to ask as soon as there is a line.
     asked: Option<ToShim>,
     reattach_at: Option<Instant>,
+    /// Tries of the start that is under way.
+    tries: u32,
     starts: Vec<Reply<PowerError>>,
     stops: Vec<Reply<PowerError>>,
+    /// Answers that wait until the view shows what they tell.
+    answers: Vec<(Reply<PowerError>, Result<(), PowerError>)>,
     /// The kind of the trouble that the core is about to tell of.
     failure: Option<ErrorClass>,
+    /// A person's start failed, and that is not stored yet.
+    in_vain: bool,
     status: Option<Status>,
     state: State,
     since: UnixMillis,
@@ -123,9 +134,12 @@ impl Actor {
             asks: None,
             asked: None,
             reattach_at: None,
+            tries: 0,
             starts: Vec::new(),
             stops: Vec::new(),
+            answers: Vec::new(),
             failure: None,
+            in_vain: false,
             status: None,
             state: State::Offline,
             since: UnixMillis(wall_ms()),
@@ -160,7 +174,11 @@ impl Actor {
         };
         self.found(found).await;
         loop {
+            self.give_up().await;
             self.publish();
+            for (reply, result) in self.answers.drain(..) {
+                let _ = reply.send(result);
+            }
             let timer = self.next_timer();
             tokio::select! {
                 biased;
@@ -182,99 +200,9 @@ impl Actor {
         }
     }
 
-    // ---- what people ask -------------------------------------------------
-
-    async fn command(&mut self, command: Command) {
-        match command {
-            Command::Start(reply) => {
-                if let Some(reply) = self.want(Wanted::Running, reply).await {
-                    self.starts.push(reply);
-                    self.tell_for_start(Input::Start(Origin::Person));
-                }
-            }
-            Command::Restart(reply) => {
-                if let Some(reply) = self.want(Wanted::Running, reply).await {
-                    self.tell_for_start(Input::Restart);
-                    // After the input: the starts that it cuts short are earlier ones.
-                    self.starts.push(reply);
-                }
-            }
-            Command::Stop { forget: true, reply } => {
-                if let Some(reply) = self.want(Wanted::Stopped, reply).await {
-                    self.stops.push(reply);
-                    self.tell(Input::Stop);
-                }
-            }
-            Command::Stop { forget: false, reply } => {
-                self.stops.push(reply);
-                self.tell(Input::Stop);
-            }
-            Command::Stdin { line, reply } => {
-                let sent = match &self.asks {
-                    Some(asks) => asks.try_send(ToShim::Stdin { line }).is_ok(),
-                    None => false,
-                };
-                let _ = reply.send(if sent {
-                    Ok(())
-                } else {
-                    Err(PowerError::WrongState(format!(
-                        "the server {} is {} and reads nothing: start it first",
-                        self.definition.name, self.state
-                    )))
-                });
-            }
-            Command::Remove(_) => {}
-        }
-    }
-
-    /// Stores what a person wants before it is done, so that a daemon that dies
-    /// in between goes by it. Hands the reply back if that worked.
-    async fn want(&mut self, wanted: Wanted, reply: Reply<PowerError>) -> Option<Reply<PowerError>> {
-        if self.definition.wanted == wanted {
-            return Some(reply);
-        }
-        let mut definition = ServerDefinition::clone(&self.definition);
-        definition.wanted = wanted;
-        match self.shared.store.save(&definition).await {
-            Ok(()) => {
-                self.definition = Arc::new(definition);
-                Some(reply)
-            }
-            // A game that is to stop stops, whatever the disk says.
-            Err(_) if wanted == Wanted::Stopped => Some(reply),
-            Err(failure) => {
-                let _ = reply.send(Err(failure.into()));
-                None
-            }
-        }
-    }
-
-    fn kill(&mut self, reply: Reply<PowerError>) {
-        self.stops.push(reply);
-        self.tell(Input::Kill);
-    }
-
-    /// Whether the server was removed and the actor is to end.
-    async fn remove(&mut self, reply: Reply<RemoveError>) -> bool {
-        let idle = matches!(self.core.phase(), Phase::Offline | Phase::Crashed);
-        let result = if !idle || self.reattach_at.is_some() {
-            Err(RemoveError::Running(self.definition.name.clone()))
-        } else {
-            self.shared.store.remove(&self.definition.id).await.map_err(RemoveError::from)
-        };
-        let removed = result.is_ok();
-        if removed {
-            self.shared.forget(&self.definition.id);
-        }
-        let _ = reply.send(result);
-        removed
-    }
-
-    // ---- what happened ---------------------------------------------------
-
     async fn event(&mut self, event: Event) {
         match event {
-            Event::Launched(launched) => self.launched(launched).await,
+            Event::Launched(launched) => self.launched(*launched).await,
             Event::Attached(attached) => self.found(attached).await,
             Event::Polled(polled) => {
                 if self.polls.take(polled, &self.core, UnixMillis(wall_ms())) {
@@ -310,11 +238,17 @@ impl Actor {
                 self.connect(*stream, status);
             }
             Attached::Exited(report) => {
-                if !self.core.has_process() {
+                self.console.catch_up().await;
+                let unseen = !self.core.has_process();
+                if unseen {
                     // It ended while no daemon was there.
                     let _ = self.core.handle(Input::Attached { stopping: false }, Instant::now());
                 }
                 self.exited(report);
+                if unseen {
+                    // Asked for by the system, as at a shutdown, and wanted all the same.
+                    self.resume();
+                }
             }
             Attached::Nothing if self.core.has_process() => {
                 // Someone emptied the folder; without its files there is no game.
@@ -401,16 +335,23 @@ impl Actor {
         self.ready_at = None;
         self.polls.end();
         self.last_exit = Some(report.clone());
-        self.tell(Input::Exited(report));
+        self.tries += 1;
+        let again = !report.asked
+            && self.core.phase() == Phase::Starting
+            && self.tries < TRIES_MAX
+            && self.shared.ports.lost_one(&self.definition);
+        if again {
+            self.tell(Input::TryAgain);
+        } else {
+            self.tries = 0;
+            self.tell(Input::Exited(report));
+        }
     }
-
-    // ---- what the core says ----------------------------------------------
 
     fn tell_for_start(&mut self, input: Input) {
         if let Err(refused) = self.try_tell(input) {
-            for reply in self.starts.drain(..) {
-                let _ = reply.send(Err(PowerError::WrongState(refused.to_string())));
-            }
+            let refused = |reply| (reply, Err(PowerError::WrongState(refused.to_string())));
+            self.answers.extend(self.starts.drain(..).map(refused));
         }
     }
 
@@ -436,14 +377,13 @@ impl Actor {
                 }
                 Output::Started(result) => self.started(result),
                 Output::Stopped => {
-                    for reply in self.stops.drain(..) {
-                        let _ = reply.send(Ok(()));
-                    }
+                    self.answers.extend(self.stops.drain(..).map(|reply| (reply, Ok(()))));
                 }
             }
         }
         if self.core.phase() == Phase::Running && self.ready_at.is_none() {
             self.ready_at = Some(UnixMillis(wall_ms()));
+            self.tries = 0;
         }
         Ok(())
     }
@@ -453,11 +393,13 @@ impl Actor {
             Phase::Stopping => ErrorClass::WrongState,
             _ => ErrorClass::BadConfig,
         });
+        self.in_vain |= result.is_err();
         for reply in self.starts.drain(..) {
-            let _ = reply.send(match &result {
+            let result = match &result {
                 Ok(()) => Ok(()),
                 Err(problem) => Err(PowerError::Failed { class, problem: problem.clone() }),
-            });
+            };
+            self.answers.push((reply, result));
         }
     }
 
@@ -473,8 +415,6 @@ impl Actor {
             self.asked = Some(ask);
         }
     }
-
-    // ---- time ------------------------------------------------------------
 
     fn next_timer(&self) -> Option<Instant> {
         let own = self.timers.values().copied().min();
@@ -496,50 +436,6 @@ impl Actor {
             let querier = self.shared.querier.clone();
             self.help(async move { Event::Polled(poll.run(&querier).await) });
         }
-    }
-
-    // ---- what readers see ------------------------------------------------
-
-    fn publish(&mut self) {
-        let state = match self.core.phase() {
-            Phase::Offline => State::Offline,
-            Phase::Starting => State::Starting,
-            Phase::Running => State::Running,
-            Phase::Stopping => State::Stopping,
-            Phase::Crashed => State::Crashed,
-            Phase::Backoff { until } => match self.state {
-                // Computed once, or it would tremble with the clock.
-                State::Backoff { until } => State::Backoff { until },
-                _ => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    State::Backoff { until: UnixMillis(wall_ms()).plus(left) }
-                }
-            },
-        };
-        if state != self.state {
-            self.state = state;
-            self.since = UnixMillis(wall_ms());
-        }
-        let polled = self.polls.seen();
-        let problem = self.core.problem().map(str::to_owned);
-        let problem = problem.or_else(|| self.trouble.clone()).or_else(|| self.polls.problem());
-        self.shared.publish(ServerView {
-            state,
-            since: self.since,
-            pid: self.status.as_ref().map(|status| status.pid),
-            ports: self.definition.assigned_ports(),
-            players: polled.players,
-            slots: polled.slots.or(self.definition.slots),
-            ready: self.ready_at.is_some(),
-            ready_at: self.ready_at,
-            restarts: self.core.restarts(),
-            last_exit: self.last_exit.clone(),
-            problem,
-            note: self.note.clone(),
-            stopping_by: self.status.as_ref().and_then(|status| status.rung.clone()),
-            answered: polled.answered,
-            definition: self.definition.clone(),
-        });
     }
 }
 

@@ -65,20 +65,27 @@ impl Console {
     }
 
     /// The last `tail` lines, then, if wanted, each new one.
-    pub(crate) async fn read(self: Arc<Self>, tail: usize, follow: bool) -> mpsc::Receiver<LogLine> {
+    pub(crate) async fn read(
+        self: Arc<Self>,
+        tail: usize,
+        follow: bool,
+    ) -> mpsc::Receiver<LogLine> {
         let tail = tail.min(TAIL_MAX);
         let (to, from) = mpsc::channel(WAITING_MAX);
+        let until = self.latest();
+        let begin = self.tail(tail, until).await;
         tokio::spawn(async move {
             let mut latest = self.latest.subscribe();
-            let until = self.latest();
-            let begin = self.tail(tail, until).await;
             let mut cursor = begin.last().map_or(until, |line| line.seq.max(until));
             for line in begin {
                 if to.send(line).await.is_err() {
                     return;
                 }
             }
-            while follow {
+            if !follow {
+                return;
+            }
+            loop {
                 let lines = self.next(cursor).await;
                 for line in lines {
                     cursor = line.seq;
@@ -139,6 +146,12 @@ impl Console {
         for line in lines.unwrap_or_default().into_iter().filter(|line| line.seq < until) {
             self.push(line);
         }
+    }
+
+    /// Reads from the files whatever came since, once a game has ended: its last
+    /// lines may not have been sent.
+    pub(crate) async fn catch_up(&self) {
+        self.fill_gap(u64::MAX).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {

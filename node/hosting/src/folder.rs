@@ -59,9 +59,12 @@ impl Folder {
             (self.data(), PRIVATE),
         ];
         for (dir, mode) in dirs {
-            make_dir(&dir, mode).map_err(|error| {
-                format!("cannot make the folder {} ({error})", dir.display())
-            })?;
+            // Who else may read a world is the person's to decide.
+            if dir == self.data() && dir.exists() {
+                continue;
+            }
+            make_dir(&dir, mode)
+                .map_err(|error| format!("cannot make the folder {} ({error})", dir.display()))?;
         }
         match account {
             Some(account) => self.give_data_to(account),
@@ -87,8 +90,9 @@ impl Folder {
     #[cfg(unix)]
     fn give_data_to(&self, account: &Account) -> Result<(), String> {
         let data = self.data();
-        give(&data, account)
-            .map_err(|error| format!("cannot give {} to {} ({error})", data.display(), account.name))?;
+        give(&data, account).map_err(|error| {
+            format!("cannot give {} to {} ({error})", data.display(), account.name)
+        })?;
         match blocked_at(&data, account) {
             Some(dir) => Err(format!(
                 "the game runs as the user {}, who may not enter {}: run `chmod o+x {}` or \
@@ -172,7 +176,11 @@ pub(crate) fn slug(name: &str) -> String {
     // Names that Windows keeps for devices cannot be folders.
     let reserved = ["con", "prn", "aux", "nul"].contains(&slug)
         || (slug.len() == 4 && (slug.starts_with("com") || slug.starts_with("lpt")));
-    if slug.is_empty() || reserved { format!("server-{slug}").trim_end_matches('-').into() } else { slug.into() }
+    if slug.is_empty() || reserved {
+        format!("server-{slug}").trim_end_matches('-').into()
+    } else {
+        slug.into()
+    }
 }
 
 #[cfg(test)]

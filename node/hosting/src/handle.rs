@@ -109,13 +109,12 @@ pub async fn start(
     let (servers_dir, shim_store) = (whole(servers_dir), whole(shim_store));
     let (exe, dir) = (shim_exe.clone(), shim_store.clone());
     let copy = tokio::task::spawn_blocking(move || shim_store::install(&exe, &dir)).await;
-    let shim_exe = copy.map_err(std::io::Error::other).flatten().map_err(|source| {
-        StartError::ShimStore {
+    let shim_exe =
+        copy.map_err(std::io::Error::other).flatten().map_err(|source| StartError::ShimStore {
             exe: shim_exe.display().to_string(),
             store: shim_store.display().to_string(),
             source,
-        }
-    })?;
+        })?;
     let shared = Arc::new(Shared {
         servers_dir,
         shim_exe,
@@ -168,9 +167,8 @@ impl HostingHandle {
         if views.len() >= SERVERS_MAX {
             return Err(AddError::TooMany(SERVERS_MAX));
         }
-        let taken = |name: &str| {
-            views.values().any(|view| view.definition.folder.as_deref() == Some(name))
-        };
+        let taken =
+            |name: &str| views.values().any(|view| view.definition.folder.as_deref() == Some(name));
         let base = slug(&definition.name);
         let folder = std::iter::once(base.clone())
             .chain((2..).map(|number| format!("{base}-{number}")))
@@ -331,7 +329,8 @@ fn check(
 ) -> Result<(), AddError> {
     let invalid = |field, rule: &str| Err(AddError::Invalid { field, rule: rule.to_owned() });
     let name = &definition.name;
-    if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
+    if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control)
+    {
         return invalid("name", "must have 1 to 48 bytes and no control characters");
     }
     if definition.exec.first().is_none_or(String::is_empty) {
@@ -348,9 +347,9 @@ fn check(
     if stop.contains(['\n', '\r', '\0']) || stop.len() > crate::shim::platform::INPUT_BYTES_MAX {
         return invalid("stop command", "must be one line");
     }
-    let taken = views.values().any(|view| {
-        view.definition.name == *name || view.definition.id == definition.id
-    });
+    let taken = views
+        .values()
+        .any(|view| view.definition.name == *name || view.definition.id == definition.id);
     if taken { Err(AddError::Duplicate(name.clone())) } else { Ok(()) }
 }
 

@@ -110,6 +110,9 @@ pub(crate) enum Input {
     /// The game answered.
     Ready,
     Exited(ExitReport),
+    /// The game ended while it started, for a reason that the next try removes,
+    /// as a port that something else took in the meantime.
+    TryAgain,
     Timer(Timer),
 }
 
@@ -216,6 +219,7 @@ impl Lifecycle {
             Input::SpawnFailed(why) => self.spawn_failed(why, now),
             Input::Ready => self.ready(now),
             Input::Exited(report) => self.exited(&report, now),
+            Input::TryAgain => self.try_again(),
             Input::Timer(timer) => self.timer(timer),
         };
         let out = std::mem::take(&mut self.out);
@@ -391,6 +395,15 @@ impl Lifecycle {
         }
         self.out.push(Output::Started(Err(format!("the game ended ({what})"))));
         self.crashed(&what, now)
+    }
+
+    fn try_again(&mut self) -> Result<(), Refused> {
+        if self.phase != Phase::Starting || !matches!(self.process, Process::Alive { .. }) {
+            return Err(Refused::Unexpected("second try"));
+        }
+        self.process = Process::Spawning;
+        self.out.extend([Output::Clear(Timer::Settle), Output::Spawn]);
+        Ok(())
     }
 
     /// The process ended as asked.

@@ -29,7 +29,7 @@ const FIRST_WORD_BYTES_MAX: u64 = 16 * 1024;
 const HELLO: Duration = Duration::from_secs(5);
 
 /// Tries to reach or replace a shim that is just starting or ending.
-const ATTACH_TRIES: u32 = 20;
+const ATTACH_TRIES: u32 = 5;
 const ATTACH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Requests that wait for the socket; a person sends them one by one.
@@ -72,7 +72,9 @@ pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<F
         // Nothing of the daemon's environment: it may hold secrets.
         command.env_clear();
         #[cfg(windows)]
-        command.envs(["SystemRoot", "PATH"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.envs(
+            ["SystemRoot", "PATH"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))),
+        );
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         detached(&mut command, leave_job);
         command.spawn()
@@ -82,8 +84,8 @@ pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<F
         io::ErrorKind::PermissionDenied => spawn(false),
         _ => Err(error),
     });
-    let mut child = child
-        .map_err(|error| format!("cannot run {} as a shim ({error})", exe.display()))?;
+    let mut child =
+        child.map_err(|error| format!("cannot run {} as a shim ({error})", exe.display()))?;
     let out = child.stdout.take().ok_or("the shim has no output")?;
     let mut line = String::new();
     let mut out = BufReader::new(out.take(FIRST_WORD_BYTES_MAX));
@@ -187,7 +189,10 @@ impl Link {
                     }
                     FromShim::Status(status) => LinkEvent::Status(status),
                     FromShim::StdinRefused { why } => LinkEvent::StdinRefused(why),
-                    FromShim::Exited(report) => return Ok(report),
+                    FromShim::Exited(report) => {
+                        console.catch_up().await;
+                        return Ok(report);
+                    }
                 };
                 let _ = events.send(event).await;
             }

@@ -34,7 +34,9 @@ pub fn parse_port(text: &str) -> Result<(String, PortRequest), PortError> {
     let (name, rest) = text.split_once('=').ok_or_else(|| error("there is no ="))?;
     let name_ok = !name.is_empty()
         && name.len() <= 16
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !name_ok {
         return Err(error("a name has up to 16 lower-case letters, digits and dashes"));
     }
@@ -185,6 +187,14 @@ impl PortDesk {
         Ok(notes)
     }
 
+    /// Whether a port that may be another the next time is not free any more:
+    /// something took it between our look and the game's.
+    pub(crate) fn lost_one(&self, definition: &ServerDefinition) -> bool {
+        let auto = definition.ports.values().filter(|request| request.want == PortWant::Auto);
+        let mut assigned = auto.filter_map(|request| Some((request.assigned?, request.transport)));
+        assigned.any(|(port, transport)| !bind::is_free(port, transport))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ServerId, Claim>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,9 +225,16 @@ mod tests {
         let (name, request) = parse_port("game=30000/udp").unwrap();
         assert_eq!((name.as_str(), request.want), ("game", PortWant::Fixed(30_000)));
         assert_eq!(parse_port("web=auto/tcp").unwrap().1.transport, Transport::Tcp);
-        for text in
-            ["", "game", "game=1", "=1/udp", "game=0/udp", "game=65536/udp", "game=1/sctp", "G=1/udp"]
-        {
+        for text in [
+            "",
+            "game",
+            "game=1",
+            "=1/udp",
+            "game=0/udp",
+            "game=65536/udp",
+            "game=1/sctp",
+            "G=1/udp",
+        ] {
             assert!(parse_port(text).is_err(), "{text}");
         }
     }

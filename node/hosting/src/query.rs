@@ -81,8 +81,7 @@ impl Querier {
 }
 
 fn ask_blocking(target: Target, address: SocketAddr) -> Option<Answer> {
-    let timeouts =
-        TimeoutSettings::new(Some(TIMEOUT), Some(TIMEOUT), Some(TIMEOUT), 0).ok();
+    let timeouts = TimeoutSettings::new(Some(TIMEOUT), Some(TIMEOUT), Some(TIMEOUT), 0).ok();
     match target.kind {
         QueryKind::A2s => {
             let only_info = valve::GatheringSettings {

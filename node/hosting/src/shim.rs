@@ -90,6 +90,9 @@ fn begin(args: impl Iterator<Item = OsString>) -> Result<ExitCode, String> {
         .map_err(|error| format!("cannot make a runtime: {error}"))?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
+        // Before there is a game: signals that this process was told to ignore,
+        // as in the background of a script, are the game's to receive again.
+        let signals = platform::EndSignals::new();
         // Held until the process ends: never two shims for one server.
         let _lock = files::lock()?;
         let begun = if args.adopt { adopt::adopt()? } else { adopt::spawn()? };
@@ -98,7 +101,7 @@ fn begin(args: impl Iterator<Item = OsString>) -> Result<ExitCode, String> {
                 let listener = platform::Listener::bind()
                     .map_err(|error| format!("cannot make the control socket: {error}"))?;
                 say(&FirstWord::Runs { pid: session.state.pid });
-                Ok(serve::serve(*session, listener).await)
+                Ok(serve::serve(*session, listener, signals).await)
             }
             Begun::Ended => {
                 say(&FirstWord::Ended);

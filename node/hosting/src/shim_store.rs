@@ -15,7 +15,8 @@ pub(crate) fn install(exe: &Path, store: &Path) -> io::Result<PathBuf> {
     make_dir(store, 0o700)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(exe)?)?;
-    let name = format!("homehost-{}{}", &hasher.finalize().to_hex()[..32], std::env::consts::EXE_SUFFIX);
+    let name =
+        format!("homehost-{}{}", &hasher.finalize().to_hex()[..32], std::env::consts::EXE_SUFFIX);
     let copy = store.join(&name);
     if !copy.exists() {
         let new = store.join(format!("{name}.{}.new", std::process::id()));

@@ -48,7 +48,9 @@ pub enum ExecError {
     #[error("the start line uses {{slots}}, but the server has no number of slots: set it")]
     NoSlots,
     /// Too long or too many words.
-    #[error("the start line is too long: keep it under {LINE_BYTES_MAX} bytes and {WORDS_MAX} words")]
+    #[error(
+        "the start line is too long: keep it under {LINE_BYTES_MAX} bytes and {WORDS_MAX} words"
+    )]
     TooLong,
     /// A character that no program can be given.
     #[error("the start line contains a NUL character: remove it")]
@@ -189,7 +191,10 @@ pub(crate) fn substitute(words: &[String], values: Values<'_>) -> Result<Vec<Str
             .ok_or_else(|| {
                 let known = values.ports.keys().map(|port| format!("{{port.{port}}}"));
                 let known = known.collect::<Vec<_>>().join(", ");
-                unknown(name, if known.is_empty() { "no port, for none is declared".into() } else { known })
+                unknown(
+                    name,
+                    if known.is_empty() { "no port, for none is declared".into() } else { known },
+                )
             }),
     };
     words.iter().map(|word| fill(word, &value)).collect()
@@ -253,12 +258,8 @@ mod tests {
     #[test]
     fn values_never_make_new_words() {
         let ports = BTreeMap::from([("game".to_owned(), 30_000)]);
-        let values = Values {
-            data: Path::new("/a b/c"),
-            name: "x; rm {data}",
-            slots: None,
-            ports: &ports,
-        };
+        let values =
+            Values { data: Path::new("/a b/c"), name: "x; rm {data}", slots: None, ports: &ports };
         let words = unix("g --w={data}/w {name} {port.game}").unwrap();
         assert_eq!(
             substitute(&words, values).unwrap(),

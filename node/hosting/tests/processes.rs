@@ -4,6 +4,8 @@
 //! subcommand it is one of those, otherwise it runs the tests by name. Flags of
 //! the usual harness that mean nothing here are ignored.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 #[path = "processes/bench.rs"]
 mod bench;
 #[path = "processes/games.rs"]
@@ -45,7 +47,9 @@ fn run(args: &[String], tests: &[Test]) -> ExitCode {
     let filters: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| {
         filters.is_empty()
-            || filters.iter().any(|filter| if exact { name == *filter } else { name.contains(*filter) })
+            || filters
+                .iter()
+                .any(|filter| if exact { name == *filter } else { name.contains(*filter) })
     };
     let chosen: Vec<_> = tests.iter().filter(|(name, _)| wanted(name)).collect();
     if args.iter().any(|arg| arg == "--list") {

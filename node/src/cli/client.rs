@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use homehost_api::{Action, ActionRequest, ApiError, ErrorKind, Receipt};
+use homehost_store::DataDir;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -24,6 +25,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 /// Longest wait for an answer: every rung of a stop ladder, and a little more.
 const ANSWER: Duration = Duration::from_secs(150);
+
+/// Longest wait for a daemon that was asked to end: its drain and a margin.
+const GONE: Duration = Duration::from_secs(15);
 
 /// Largest answer: a thousand directory rows and a margin.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -105,16 +109,18 @@ impl Client {
         Err(failure(ErrorKind::Unavailable, "the node has ended"))
     }
 
-    /// Waits until the daemon has gone, so that a next one can start.
+    /// Waits until the daemon has let go of its folder, so that a next one can
+    /// start.
     pub(crate) async fn wait_until_gone(&self) -> Result<(), Failure> {
-        for _ in 0..200 {
-            let gone = place::find(&self.data_dir).is_none_or(|now| now.address != self.address);
-            if gone && TcpStream::connect(self.address).await.is_err() {
-                return Ok(());
+        let deadline = Instant::now() + GONE;
+        while DataDir::is_in_use(&self.data_dir) {
+            if Instant::now() > deadline {
+                let text = "the node was asked to stop but is still there: see its log";
+                return Err(failure(ErrorKind::Timeout, text));
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(failure(ErrorKind::Timeout, "the node was asked to stop but is still there"))
+        Ok(())
     }
 
     async fn send(&self, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, Failure> {

@@ -50,6 +50,12 @@ impl DataDir {
         Ok(dir)
     }
 
+    /// Whether some process has the folder at this moment. Blocks.
+    pub fn is_in_use(path: &Path) -> bool {
+        File::open(path.join(LOCK_FILE))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.inner.path
@@ -124,7 +130,9 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+        assert!(DataDir::is_in_use(temp.path()));
         drop(first);
+        assert!(!DataDir::is_in_use(temp.path()));
         DataDir::open(temp.path()).unwrap();
     }
 

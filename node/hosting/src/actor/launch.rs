@@ -42,7 +42,7 @@ impl Actor {
         self.note = None;
         self.last_exit = None;
         let (shared, definition) = (self.shared.clone(), self.definition.clone());
-        self.help(async move { Event::Launched(launch(&shared, &definition).await) });
+        self.help(async move { Event::Launched(Box::new(launch(&shared, &definition).await)) });
     }
 
     pub(super) async fn launched(&mut self, launched: Launched) {
@@ -124,7 +124,10 @@ async fn prepare(
         };
         files::write(&folder.run(files::START), &start).map_err(|error| {
             let folder = folder.path().display();
-            Failure::new(ErrorClass::Internal, format!("cannot write to {folder} ({error}): free some space"))
+            Failure::new(
+                ErrorClass::Internal,
+                format!("cannot write to {folder} ({error}): free some space"),
+            )
         })?;
         Ok((changed, notes.into_iter().next()))
     })
@@ -146,9 +149,7 @@ async fn run(
 ) -> Result<Option<Box<(Connection, Status)>>, Failure> {
     let folder = shared.folder(definition);
     match link::launch(&shared.shim_exe, &folder, false).await {
-        Ok(FirstWord::Runs { .. }) => {
-            Ok(link::greet(&folder).await.ok().map(Box::new))
-        }
+        Ok(FirstWord::Runs { .. }) => Ok(link::greet(&folder).await.ok().map(Box::new)),
         Ok(FirstWord::Ended) => Ok(None),
         Ok(FirstWord::Failed(problem)) => Err(Failure::new(ErrorClass::BadConfig, problem)),
         Err(problem) => Err(Failure::new(ErrorClass::Internal, problem)),

@@ -32,6 +32,8 @@ pub(super) struct Poll {
 /// What came of it.
 pub(super) struct Polled {
     answer: Option<Answer>,
+    /// Whether anything was asked at all.
+    asked: bool,
     run: u64,
 }
 
@@ -41,7 +43,7 @@ impl Poll {
             Some(target) => querier.ask(target).await,
             None => Some(Answer::default()),
         };
-        Polled { answer, run: self.run }
+        Polled { answer, asked: self.target.is_some(), run: self.run }
     }
 }
 
@@ -122,7 +124,8 @@ impl Polls {
             Some(answer) => {
                 self.silent = 0;
                 let players = if self.by_console { self.console } else { answer.players };
-                self.seen = Seen { players, slots: answer.slots, answered: Some(at) };
+                let answered = polled.asked.then_some(at);
+                self.seen = Seen { players, slots: answer.slots, answered };
                 true
             }
             None => {
@@ -189,7 +192,7 @@ mod tests {
             now += RUNNING;
             let poll = polls.start(now, &core, &definition).unwrap();
             assert_eq!(polls.due(), None, "one question at a time");
-            polls.take(Polled { answer, run: poll.run }, &core, UnixMillis(7))
+            polls.take(Polled { answer, asked: true, run: poll.run }, &core, UnixMillis(7))
         };
         let answer = Answer { players: Some(4), slots: Some(9) };
         assert!(ask(&mut polls, Some(answer)));
@@ -212,7 +215,7 @@ mod tests {
         let poll = polls.start(now + RUNNING, &core, &definition).unwrap();
         polls.end();
         polls.begin(now, &definition);
-        let late = Polled { answer: Some(Answer::default()), run: poll.run };
+        let late = Polled { answer: Some(Answer::default()), asked: true, run: poll.run };
         assert!(!polls.take(late, &core, UnixMillis(7)));
         assert_eq!(polls.seen(), Seen::default());
     }

@@ -166,6 +166,19 @@ fn a_stop_waits_for_the_process_to_exist() {
 }
 
 #[test]
+fn a_second_try_is_part_of_the_same_start() {
+    let mut bench = Bench::new();
+    bench.tell(Input::Start(Origin::Person));
+    bench.tell(Input::Spawned);
+    assert!(bench.tell(Input::TryAgain).contains(&Output::Spawn));
+    assert_eq!(bench.core.phase(), Phase::Starting);
+    bench.tell(Input::Spawned);
+    bench.tell(Input::Ready);
+    assert!(bench.core.handle(Input::TryAgain, bench.now).is_err());
+    assert_eq!(bench.core.restarts(), 0);
+}
+
+#[test]
 fn restart_stops_and_starts() {
     let mut bench = Bench::new();
     bench.run();
@@ -271,7 +284,11 @@ impl World {
             }
             35..60 if self.alive => {
                 self.alive = false;
-                self.apply(Input::Exited(exit(rng.i32(0..3))));
+                if rng.u8(..10) == 0 && self.bench.core.phase() == Phase::Starting {
+                    self.apply(Input::TryAgain);
+                } else {
+                    self.apply(Input::Exited(exit(rng.i32(0..3))));
+                }
             }
             60..62 => {
                 let stale = [Timer::Restart, Timer::Healthy, Timer::Settle][rng.usize(..3)];

@@ -40,7 +40,8 @@ fn process_with(inodes: &[u64]) -> Option<String> {
     let names: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
         let pid = process.file_name();
-        let Some(pid) = pid.to_str().filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())) else {
+        let Some(pid) = pid.to_str().filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()))
+        else {
             continue;
         };
         let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue };

@@ -1,5 +1,6 @@
 //! How a shim comes to its game: it makes one, or takes over one whose shim died.
 
+use std::io;
 use std::path::Path;
 
 use homehost_protocol::UnixMillis;
@@ -89,15 +90,15 @@ pub(super) fn adopt() -> Result<Begun, String> {
                 at: UnixMillis(wall_ms()),
                 last_line: log.last_line().map(str::to_owned),
             };
-            record_exit(state.run, &report)?;
+            record_exit(state.run, &report).map_err(|error| {
+                format!("cannot write {} ({error}): free some space", files::EXIT)
+            })?;
             Ok(Begun::Ended)
         }
     }
 }
 
 /// Writes down how a run ended.
-pub(super) fn record_exit(run: u64, report: &ExitReport) -> Result<(), String> {
-    let exit = ExitFile { run, report: report.clone() };
-    files::write(Path::new(files::EXIT), &exit)
-        .map_err(|error| format!("cannot write {} ({error}): free some space", files::EXIT))
+pub(super) fn record_exit(run: u64, report: &ExitReport) -> io::Result<()> {
+    files::write(Path::new(files::EXIT), &ExitFile { run, report: report.clone() })
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use homehost_protocol::UnixMillis;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -37,6 +37,12 @@ const LOCK: &str = "lock";
 
 /// The largest file that is read: an environment and a long start line fit.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// How long to wait for the shim of an earlier run: longer than its farewell.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two tries; a shim ends within milliseconds.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,13 +130,24 @@ pub(crate) fn private() -> OpenOptions {
 
 /// Takes the lock of the folder that is the current one.
 pub(super) fn lock() -> Result<File, String> {
+    lock_file(Path::new(LOCK))
+}
+
+fn lock_file(path: &Path) -> Result<File, String> {
     let file = private()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(LOCK)
+        .open(path)
         .map_err(|error| format!("cannot open the lock: {error}"))?;
-    file.try_lock().map_err(|_| "another shim runs this server".to_owned())?;
+    // The shim of the run before may still be saying goodbye.
+    let give_up = Instant::now() + LOCK_WAIT;
+    while file.try_lock().is_err() {
+        if Instant::now() >= give_up {
+            return Err("another shim runs this server".into());
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
     Ok(file)
 }
 
@@ -147,6 +164,18 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(read::<ExitFile>(&path), None);
         }
+    }
+
+    #[test]
+    fn a_shim_waits_for_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOCK);
+        let held = lock_file(&path).unwrap();
+        let waits = std::thread::spawn(move || lock_file(&path).map(drop));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waits.is_finished());
+        drop(held);
+        assert_eq!(waits.join().unwrap(), Ok(()));
     }
 
     #[test]

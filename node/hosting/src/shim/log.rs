@@ -250,7 +250,8 @@ fn last_words(text: &str) -> Option<String> {
     const WORDS_MAX: usize = 200;
     let plain = stripped(text);
     let plain = plain.trim();
-    (!plain.is_empty()).then(|| plain.chars().filter(|char| !char.is_control()).take(WORDS_MAX).collect())
+    (!plain.is_empty())
+        .then(|| plain.chars().filter(|char| !char.is_control()).take(WORDS_MAX).collect())
 }
 
 #[cfg(test)]

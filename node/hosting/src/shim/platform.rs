@@ -14,8 +14,8 @@ use unix as system;
 #[cfg(windows)]
 use windows as system;
 
-pub(super) use system::{EndSignals, Listener, adopt, detach, is_alive, spawn};
 pub(crate) use system::{Connection, connect, detached, kill_outright, make_dir};
+pub(super) use system::{EndSignals, Listener, adopt, detach, is_alive, spawn};
 pub(super) use system::{Input, Output, Process};
 
 /// The longest line that is written to a game's input: POSIX guarantees that so

@@ -2,6 +2,7 @@
 //! daemon that is connected.
 
 use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use super::adopt::{Session, record_exit};
 use super::files;
 use super::ladder::{Ladder, Rung};
 use super::log::Log;
-use super::platform::{Ended, EndSignals, Listener, Parts};
+use super::platform::{EndSignals, Ended, Listener, Parts};
 use super::wire::{self, FromShim, Status, ToShim};
 use crate::view::ExitReport;
 
@@ -41,6 +42,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long what a killed group still has in the pipe may take to arrive.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// What a pipe can hold. A process that left the group may print for ever.
+const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long to wait between tries to write down the end when the disk is full.
 const RECORD_RETRY: Duration = Duration::from_secs(5);
@@ -77,7 +81,11 @@ struct Request {
 }
 
 /// Looks after the game until it has ended and that is written down.
-pub(super) async fn serve(session: Session, mut listener: Listener) -> ExitCode {
+pub(super) async fn serve(
+    session: Session,
+    mut listener: Listener,
+    mut signals: EndSignals,
+) -> ExitCode {
     let Session { start, state, log, parts } = session;
     let shared = Rc::new(Shared {
         log: RefCell::new(log),
@@ -105,7 +113,6 @@ pub(super) async fn serve(session: Session, mut listener: Listener) -> ExitCode 
         let rung = game.ladder.resume(rung, Instant::now()).clone();
         game.climb(&rung, &process);
     }
-    let mut signals = EndSignals::new();
     let mut buffer = vec![0; READ_BYTES];
     let ended = loop {
         let due = game.ladder.due();
@@ -126,11 +133,13 @@ pub(super) async fn serve(session: Session, mut listener: Listener) -> ExitCode 
     // Whatever the game left behind in its group goes with it.
     process.kill_group();
     let drain = async {
-        loop {
+        let mut drained = 0;
+        while drained < DRAIN_BYTES_MAX {
             let read = output.read_rest(&mut buffer).await;
             if read == 0 {
                 break;
             }
+            drained += read;
             game.feed(&buffer[..read]);
         }
     };
@@ -245,7 +254,12 @@ impl Game {
     /// The end is the one thing that must not get lost: it is tried until the
     /// disk takes it.
     async fn record(&self, report: &ExitReport) {
-        while let Err(problem) = record_exit(self.state.run, report) {
+        while let Err(error) = record_exit(self.state.run, report) {
+            if error.kind() == ErrorKind::NotFound {
+                // The folder was removed, and with it whoever would read this.
+                return;
+            }
+            let problem = format!("cannot write {} ({error}): free some space", files::EXIT);
             self.shared.status.borrow_mut().trouble = Some(problem);
             self.shared.changed();
             tokio::time::sleep(RECORD_RETRY).await;
@@ -256,9 +270,8 @@ impl Game {
 /// Waits until every daemon has heard of the end.
 async fn farewell(shared: &Shared) {
     let mut version = shared.version.subscribe();
-    let all_gone = async {
-        while shared.connections.get() > 0 && version.changed().await.is_ok() {}
-    };
+    let all_gone =
+        async { while shared.connections.get() > 0 && version.changed().await.is_ok() {} };
     let _ = tokio::time::timeout(FAREWELL, all_gone).await;
 }
 

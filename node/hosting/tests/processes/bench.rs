@@ -160,7 +160,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.tasks.handle().stop();
         #[cfg(unix)]
-        for folder in std::fs::read_dir(self.dir.path().join("servers")).into_iter().flatten().flatten() {
+        for folder in
+            std::fs::read_dir(self.dir.path().join("servers")).into_iter().flatten().flatten()
+        {
             let state = std::fs::read(folder.path().join("run/state.json")).unwrap_or_default();
             let state: serde_json::Value = serde_json::from_slice(&state).unwrap_or_default();
             crate::survival::kill_group(state["pid"].as_i64().unwrap_or_default());
@@ -168,7 +170,12 @@ impl Drop for Bench {
     }
 }
 
-async fn begin(dir: PathBuf, run_as: RunAs, store: Arc<MemoryStore>, tasks: &Tasks) -> HostingHandle {
+async fn begin(
+    dir: PathBuf,
+    run_as: RunAs,
+    store: Arc<MemoryStore>,
+    tasks: &Tasks,
+) -> HostingHandle {
     let config = HostingConfig {
         servers_dir: dir.join("servers"),
         shim_exe: std::env::current_exe().unwrap(),
@@ -189,4 +196,15 @@ pub(crate) async fn line_with(lines: &mut mpsc::Receiver<LogLine>, text: &str) -
         }
     })
     .await
+}
+
+/// Reads ticks and sees to it that none is missing and none comes twice.
+pub(crate) async fn expect_ticks(log: &mut mpsc::Receiver<LogLine>, next: &mut u64, count: u64) {
+    let end = *next + count;
+    while *next < end {
+        let line = within("a tick", log.recv()).await.expect("the log goes on");
+        assert_eq!(line.text, format!("tick {next}"));
+        assert_eq!(line.seq, *next);
+        *next += 1;
+    }
 }

@@ -22,10 +22,12 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         ["stubborn"] => stubborn(),
         ["family"] => {
             let exe = std::env::current_exe().unwrap();
+            #[expect(clippy::zombie_processes, reason = "a game that leaves its child behind")]
             let child = Command::new(exe).args(["__test-game", "stubborn"]).spawn().unwrap();
             say(&format!("child {}", child.id()));
             read_until_quit()
         }
+        ["outrun", port, lock] => outrun(port.parse().unwrap(), lock),
         _ => ExitCode::from(99),
     }
 }
@@ -58,6 +60,29 @@ fn stubborn() -> ExitCode {
         say(&format!("deaf {}", std::process::id()));
         std::future::pending::<ExitCode>().await
     })
+}
+
+/// The first time, another program takes the port just before this one would.
+fn outrun(port: u16, lock: &str) -> ExitCode {
+    if std::fs::exists(lock).unwrap() {
+        say(&format!("got {port}"));
+        return read_until_quit();
+    }
+    std::fs::write(lock, "").unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let mut thief = Command::new(exe);
+    thief.args(["__a2s-game", "--port", &port.to_string(), "--exit-after", "10"]);
+    thief.stdin(std::process::Stdio::null());
+    // Out of the group, or it would end with it.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut thief, 0);
+    #[expect(clippy::zombie_processes, reason = "the program that was quicker stays")]
+    thief.spawn().unwrap();
+    while std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+        std::thread::sleep(TICK);
+    }
+    say("the port is taken");
+    ExitCode::FAILURE
 }
 
 fn read_until_quit() -> ExitCode {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use homehost_hosting::{ErrorClass, KeepData, QueryKind, State};
+use homehost_hosting::{ErrorClass, KeepData, QueryKind, State, Wanted};
 
 use crate::Test;
-use crate::bench::{Bench, block_on, line_with, within};
+use crate::bench::{Bench, block_on, expect_ticks, line_with, within};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_game_starts_answers_and_stops_by_its_command", starts_answers_stops),
@@ -16,7 +16,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_missing_program_is_explained", missing_program),
     ("a_port_in_use_is_explained", port_in_use),
     ("an_automatic_port_in_use_is_replaced", automatic_port_in_use),
+    ("a_port_that_another_program_was_quicker_to_take_is_replaced", outrun),
     ("a_restart_makes_another_process", restart),
+    ("a_daemon_that_returns_misses_and_repeats_nothing", daemon_returns),
     ("names_are_unique_and_running_servers_stay", names_and_removal),
     ("a_name_is_no_part_of_the_start_line", no_shell),
 ];
@@ -99,7 +101,8 @@ fn crash_leads_to_restart() {
         bench.hosting.add(definition).await.unwrap();
         bench.hosting.start(&id).await.unwrap();
         let first = bench.until(&id, "running", |view| view.state == State::Running).await;
-        let backoff = |view: &homehost_hosting::ServerView| matches!(view.state, State::Backoff { .. });
+        let backoff =
+            |view: &homehost_hosting::ServerView| matches!(view.state, State::Backoff { .. });
         let view = bench.until(&id, "the crash", backoff).await;
         let problem = view.problem.unwrap();
         assert!(problem.contains("exit code 0") && problem.contains("time is up"), "{problem}");
@@ -108,15 +111,15 @@ fn crash_leads_to_restart() {
             .await;
         assert_ne!(first.pid, again.pid);
         bench.until(&id, "the second crash", backoff).await;
-        // A stop ends the waiting.
-        bench.hosting.stop(&id).await.unwrap();
-        assert_eq!(bench.view(&id).state, State::Offline);
+        // A removal ends the waiting.
+        bench.hosting.remove(&id, KeepData::No).await.unwrap();
+        assert!(bench.hosting.servers().borrow().is_empty());
     });
 }
 
 fn dies_at_once() {
     block_on(async {
-        let bench = Bench::new().await;
+        let mut bench = Bench::new().await;
         let id = bench.add("alpha", "__test-game dies 3", &[]).await;
         let error = bench.hosting.start(&id).await.unwrap_err();
         let text = error.to_string();
@@ -124,6 +127,15 @@ fn dies_at_once() {
         assert_eq!(error.class(), ErrorClass::BadConfig);
         let view = bench.view(&id);
         assert_eq!((view.state, view.problem), (State::Crashed, Some(text)));
+        // However fast it was, its last lines are there.
+        let mut log = bench.hosting.logs(&id, 10, false).await.unwrap();
+        assert_eq!(log.recv().await.unwrap().text, "loading");
+        assert!(log.recv().await.unwrap().text.contains("the map is missing"));
+        assert_eq!(log.recv().await, None);
+        // It waits for a person, whoever is the daemon.
+        bench.leave().await;
+        bench.come_back().await;
+        assert_eq!(bench.view(&id).definition.wanted, Wanted::Stopped);
     });
 }
 
@@ -137,6 +149,7 @@ fn missing_program() {
         assert!(error.to_string().contains("no-such-program-anywhere"), "{error}");
         assert_eq!(bench.view(&id).state, State::Offline);
         assert!(bench.view(&id).problem.is_some());
+        bench.until(&id, "rest", |view| view.definition.wanted == Wanted::Stopped).await;
     });
 }
 
@@ -146,7 +159,8 @@ fn port_in_use() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let request = format!("game={port}/udp");
-        let error = bench.hosting.add(bench.definition("alpha", A2S, &[&request])).await.unwrap_err();
+        let error =
+            bench.hosting.add(bench.definition("alpha", A2S, &[&request])).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Conflict);
         assert!(error.to_string().contains(&port.to_string()), "{error}");
         drop(socket);
@@ -159,7 +173,8 @@ fn port_in_use() {
             let text = error.to_string();
             assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
         }
-        let error = bench.hosting.add(bench.definition("beta", A2S, &[&request])).await.unwrap_err();
+        let error =
+            bench.hosting.add(bench.definition("beta", A2S, &[&request])).await.unwrap_err();
         assert!(error.to_string().contains("the server alpha"), "{error}");
     });
 }
@@ -178,16 +193,38 @@ fn automatic_port_in_use() {
     });
 }
 
+fn outrun() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let game = "__test-game outrun {port.game} {data}/lock";
+        let mut definition = bench.definition("alpha", game, &["game=auto/udp"]);
+        definition.stop_command = Some("quit".into());
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        let before = bench.view(&id).ports["game"];
+        bench.hosting.start(&id).await.unwrap();
+        let view = bench.view(&id);
+        assert_ne!(view.ports["game"], before);
+        assert_eq!((view.restarts, view.problem), (0, None));
+        let mut log = bench.follow(&id, 10).await;
+        line_with(&mut log, &format!("got {}", view.ports["game"])).await;
+        bench.hosting.stop(&id).await.unwrap();
+    });
+}
+
 fn restart() {
     block_on(async {
         let bench = Bench::new().await;
         let id = bench.add("alpha", A2S, &["game=auto/udp"]).await;
         bench.hosting.restart(&id).await.unwrap();
-        let first = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid;
-        bench.hosting.restart(&id).await.unwrap();
-        let second =
-            bench.until(&id, "a process", |view| view.pid.is_some() && view.pid != first).await;
-        assert_eq!(second.restarts, 0);
+        let mut last = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid;
+        for _ in 0..5 {
+            bench.hosting.restart(&id).await.unwrap();
+            let view =
+                bench.until(&id, "a process", |view| view.pid.is_some() && view.pid != last).await;
+            assert_eq!(view.restarts, 0);
+            last = view.pid;
+        }
         bench.hosting.kill(&id).await.unwrap();
     });
 }
@@ -226,5 +263,26 @@ fn no_shell() {
         line_with(&mut log, &format!("{name} listens")).await;
         within("the stop", bench.hosting.stop(&id)).await.unwrap();
         assert!(bench.view(&id).definition.stop_timeout > Duration::from_secs(1));
+    });
+}
+
+fn daemon_returns() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid;
+        let mut next = 1;
+        for _ in 0..3 {
+            let mut log = bench.follow(&id, 10_000).await;
+            let mut from_begin = 1;
+            expect_ticks(&mut log, &mut from_begin, next + 200).await;
+            next = from_begin;
+            bench.leave().await;
+            bench.come_back().await;
+            let view = bench.until(&id, "the same process", |view| view.pid.is_some()).await;
+            assert_eq!((view.pid, view.restarts), (pid, 0));
+        }
+        bench.hosting.kill(&id).await.unwrap();
     });
 }

@@ -5,17 +5,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use homehost_hosting::{QueryKind, RunAs, State};
-use tokio::sync::mpsc;
+use rustix::process::Signal;
 
 use crate::Test;
-use crate::bench::{Bench, block_on, line_with, within};
+use crate::bench::{Bench, block_on, expect_ticks, line_with, within};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_daemon_that_returns_misses_and_repeats_nothing", daemon_returns),
     ("a_game_survives_its_shim", game_survives_its_shim),
     ("a_stop_survives_its_shim", stop_survives_its_shim),
     ("an_end_without_a_daemon_is_noticed_once", end_without_daemon),
+    ("a_game_stopped_by_the_system_comes_back", stopped_by_the_system),
+    ("a_shim_ignores_a_hangup", hangup),
+    ("a_shim_whose_folder_is_gone_ends_with_its_game", folder_gone),
     ("a_game_that_ignores_every_request_is_killed", stubborn_game),
+    ("an_interrupt_ends_a_game_that_does_not_handle_it", interrupt),
+    ("a_daemon_that_ignores_interrupts_has_games_that_do_not", interrupt_ignored),
     ("the_whole_group_ends_with_its_leader", group_ends),
     ("servers_stopped_with_the_node_start_with_it", stopped_with_the_node),
     ("the_games_of_root_are_not_root", games_of_root),
@@ -27,7 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) fn kill_group(pid: i64) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     }
 }
 
@@ -62,41 +66,12 @@ fn shim_of(folder: &Path) -> u32 {
 }
 
 fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
+fn send(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-}
-
-/// Reads ticks and sees to it that none is missing and none comes twice.
-async fn expect_ticks(log: &mut mpsc::Receiver<homehost_hosting::LogLine>, next: &mut u64, count: u64) {
-    let end = *next + count;
-    while *next < end {
-        let line = within("a tick", log.recv()).await.expect("the log goes on");
-        assert_eq!(line.text, format!("tick {next}"));
-        assert_eq!(line.seq, *next);
-        *next += 1;
-    }
-}
-
-fn daemon_returns() {
-    block_on(async {
-        let mut bench = Bench::new().await;
-        let id = bench.add("alpha", "__test-game counts", &[]).await;
-        bench.hosting.start(&id).await.unwrap();
-        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid;
-        let mut next = 1;
-        for _ in 0..3 {
-            let mut log = bench.follow(&id, 10_000).await;
-            let mut from_begin = 1;
-            expect_ticks(&mut log, &mut from_begin, next + 200).await;
-            next = from_begin;
-            bench.leave().await;
-            bench.come_back().await;
-            let view = bench.until(&id, "the same process", |view| view.pid.is_some()).await;
-            assert_eq!((view.pid, view.restarts), (pid, 0));
-        }
-        bench.hosting.kill(&id).await.unwrap();
-        until_gone(pid.unwrap()).await;
-    });
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 fn game_survives_its_shim() {
@@ -145,7 +120,9 @@ fn stop_survives_its_shim() {
         bench.leave().await;
         kill(shim_of(&bench.folder(&id)));
         bench.come_back().await;
-        bench.until(&id, "offline", |view| view.state == State::Offline && view.last_exit.is_some()).await;
+        bench
+            .until(&id, "offline", |view| view.state == State::Offline && view.last_exit.is_some())
+            .await;
         until_gone(pid).await;
         assert_eq!(bench.view(&id).restarts, 0);
     });
@@ -165,18 +142,71 @@ fn end_without_daemon() {
         until_gone(shim).await;
         bench.come_back().await;
         // It was wanted, so it is a crash, and it comes back.
-        let view = bench.until(&id, "the restart", |view| view.restarts == 1 && view.pid.is_some()).await;
+        let view =
+            bench.until(&id, "the restart", |view| view.restarts == 1 && view.pid.is_some()).await;
         assert_ne!(view.pid, Some(pid));
         let mut log = bench.hosting.logs(&id, 99, true).await.unwrap();
-        for seq in 1..=2 {
-            assert_eq!(line_with(&mut log, "listens").await.seq, seq);
-        }
+        let [first, second] =
+            [line_with(&mut log, "listens").await.seq, line_with(&mut log, "listens").await.seq];
+        assert!(first < second, "one run after the other");
         bench.hosting.stop(&id).await.unwrap();
+        assert!(!folder.join("run/state.json").exists(), "the end was taken note of");
         // Once stopped by a person, it stays so.
         bench.leave().await;
         bench.come_back().await;
         let view = bench.until(&id, "its last end", |view| view.last_exit.is_some()).await;
         assert_eq!((view.state, view.restarts), (State::Offline, 0));
+    });
+}
+
+fn stopped_by_the_system() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let id = bench.add("alpha", "__a2s-game --port {port.game}", &["game=auto/udp"]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let (folder, mut log) = (bench.folder(&id), bench.follow(&id, 9).await);
+        line_with(&mut log, "listens").await;
+        bench.leave().await;
+        // As when the machine shuts down.
+        let shim = shim_of(&folder);
+        send(shim, Signal::TERM);
+        until_gone(shim).await;
+        bench.come_back().await;
+        let view = bench.until(&id, "the start", |view| view.pid.is_some()).await;
+        assert_eq!((view.restarts, view.problem), (0, None), "that was no crash");
+        let mut log = bench.follow(&id, 9).await;
+        line_with(&mut log, "SIGINT received").await;
+        bench.hosting.stop(&id).await.unwrap();
+    });
+}
+
+fn hangup() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let mut log = bench.follow(&id, 10_000).await;
+        let mut next = 1;
+        expect_ticks(&mut log, &mut next, 100).await;
+        let shim = shim_of(&bench.folder(&id));
+        send(shim, Signal::HUP);
+        expect_ticks(&mut log, &mut next, 100).await;
+        assert_eq!(shim_of(&bench.folder(&id)), shim);
+        bench.hosting.kill(&id).await.unwrap();
+    });
+}
+
+fn folder_gone() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let (folder, view) = (bench.folder(&id), bench.view(&id));
+        let shim = shim_of(&folder);
+        bench.leave().await;
+        std::fs::remove_dir_all(folder).unwrap();
+        kill(view.pid.unwrap());
+        until_gone(shim).await;
     });
 }
 
@@ -207,6 +237,26 @@ fn stubborn_game() {
             assert_eq!(exit.rung.as_deref(), Some("kill"));
         }
     });
+}
+
+fn interrupt() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        bench.hosting.stop(&id).await.unwrap();
+        let exit = bench.view(&id).last_exit.unwrap();
+        assert_eq!((exit.signal, exit.rung.as_deref()), (Some(2), Some("SIGINT")));
+    });
+}
+
+/// Shells start background programs of a script that way.
+fn interrupt_ignored() {
+    let exe = std::env::current_exe().unwrap();
+    let script =
+        "trap '' INT; exec \"$0\" --exact an_interrupt_ends_a_game_that_does_not_handle_it";
+    let status = std::process::Command::new("/bin/sh").arg("-c").arg(script).arg(exe).status();
+    assert!(status.unwrap().success());
 }
 
 fn group_ends() {

@@ -21,7 +21,9 @@ pub(crate) fn stripped(text: &str) -> String {
         }
         match chars.next() {
             // Parameters, then one final byte.
-            Some('[') => while chars.next().is_some_and(|char| !('\u{40}'..='\u{7e}').contains(&char)) {},
+            Some('[') => {
+                while chars.next().is_some_and(|char| !('\u{40}'..='\u{7e}').contains(&char)) {}
+            }
             // A string up to BEL or ESC \.
             Some(']') => {
                 while let Some(char) = chars.next() {

@@ -76,13 +76,12 @@ impl Process {
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         let (created, _) = created(pid).ok_or(io::ErrorKind::NotFound)?;
         let (told, end) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("watch".into())
-            .stack_size(WATCH_STACK_BYTES)
-            .spawn(move || {
+        std::thread::Builder::new().name("watch".into()).stack_size(WATCH_STACK_BYTES).spawn(
+            move || {
                 wait_for_end(&pidfd);
                 let _ = told.send(());
-            })?;
+            },
+        )?;
         Ok(Self { pid, created, end, child })
     }
 
