@@ -95,6 +95,7 @@ fn router(api: Arc<dyn NodeApi>, token: Token, address: SocketAddr) -> Router {
         .route("/readyz", get(routes::readyz))
         .route("/metrics", get(routes::metrics))
         .fallback(routes::nowhere)
+        .method_not_allowed_fallback(routes::not_so)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(guard::Origins::of(address), guard::origin))
         .with_state(app)

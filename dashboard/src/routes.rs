@@ -80,3 +80,8 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, Problem>
 pub(crate) async fn nowhere() -> Problem {
     Problem::new(ErrorKind::NotFound, "nothing is served here; the API is under /api/v1")
 }
+
+pub(crate) async fn not_so() -> Response {
+    let problem = Problem::new(ErrorKind::Usage, "this address takes another method");
+    (StatusCode::METHOD_NOT_ALLOWED, problem).into_response()
+}

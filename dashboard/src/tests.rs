@@ -139,6 +139,12 @@ async fn errors_have_a_kind_and_a_sentence() {
         let (status, _) = ask(post(), body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
     }
+    let (status, body) =
+        ask(Request::delete("/healthz").header("host", "localhost:7780"), "").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(body.contains("another method"), "{body}");
+    let extra = r#"{"action":{"do":"server-start","server":"x","force":true}}"#;
+    assert_eq!(ask(post(), extra).await.0, StatusCode::BAD_REQUEST);
     let known = r#"{"action":{"do":"server-start","server":"x"}}"#;
     assert_eq!(ask(post(), known).await.0, StatusCode::NOT_FOUND);
 }

@@ -4,6 +4,7 @@ mod client;
 mod demo;
 mod output;
 mod server;
+mod signals;
 mod up;
 mod views;
 
@@ -86,7 +87,8 @@ pub fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: failed to start: {error}");
+            let text = format!("failed to start: {error}");
+            output.failure(&crate::exit::failure(ErrorKind::Internal, text));
             return ExitCode::FAILURE;
         }
     };

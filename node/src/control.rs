@@ -7,8 +7,8 @@ mod views;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ use homehost_protocol::record::RecordSigner;
 use homehost_protocol::{NodeId, ServerId};
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch as watch_channel;
+use tokio::sync::{oneshot, watch as watch_channel};
 
 use crate::wire::announce::Announcer;
 use crate::wire::audit::{Audit, Begun, now};
@@ -65,6 +65,10 @@ pub(crate) struct Control {
     pub(crate) ready: AtomicBool,
     pub(crate) stop: watch_channel::Sender<Stop>,
     pub(crate) tasks: Tasks,
+    /// Set once the node stops its games: none may be started any more.
+    pub(crate) closing: AtomicBool,
+    /// Itself, for actions that outlive the request that asked for them.
+    pub(crate) this: Weak<Self>,
 }
 
 impl Control {
@@ -113,6 +117,12 @@ impl Control {
 
     /// Does what was entered into the audit log as `id`.
     async fn perform(&self, id: u64, action: &Action) -> Result<Receipt, ApiError> {
+        let starts = matches!(action, Action::ServerStart { .. } | Action::ServerRestart { .. })
+            || matches!(action, Action::ServerAdd(new) if new.start);
+        if starts && self.closing.load(Ordering::Acquire) {
+            let text = "the node is stopping its games: start it again first";
+            return Err(ApiError::new(ErrorKind::Unavailable, text));
+        }
         let done = |server: &ServerView, what: &str| {
             let message = format!("{} {what}", server.definition.name);
             self.receipt(id, action, Some(server.definition.id), message)
@@ -193,13 +203,24 @@ impl Control {
     }
 
     async fn stop_node(&self, id: u64, action: &Action, games: bool) -> Result<Receipt, ApiError> {
-        let running = self.servers_now().values().filter(|server| server.pid.is_some()).count();
+        let running = || self.servers_now().values().filter(|server| server.pid.is_some()).count();
+        let before = running();
         let message = if games {
+            self.closing.store(true, Ordering::Release);
             self.hosting.stop_all().await;
+            let left = running();
+            if left > 0 {
+                self.closing.store(false, Ordering::Release);
+                let text = format!(
+                    "{} could not be stopped: see `homehost server ls`; the node stays up",
+                    count(left, "game server")
+                );
+                return Err(ApiError::new(ErrorKind::Timeout, text));
+            }
             // Others are told before the node falls silent.
             self.announcer.silent(Duration::from_secs(3)).await;
             self.stop.send_replace(Stop::GamesStopped);
-            format!("the node stops; {} stopped", count(running, "game server"))
+            format!("the node stops; {} stopped", count(before, "game server"))
         } else {
             self.stop.send_if_modified(|stop| {
                 let first = *stop == Stop::No;
@@ -208,16 +229,9 @@ impl Control {
                 }
                 first
             });
-            match running {
+            match before {
                 0 => "the node stops".to_owned(),
-                _ => format!(
-                    "the node stops; {} on and will be found again by `homehost up`",
-                    if running == 1 {
-                        "1 game server goes".to_owned()
-                    } else {
-                        format!("{running} game servers go")
-                    }
-                ),
+                _ => format!("the node stops; {}", going_on(before)),
             }
         };
         Ok(self.receipt(id, action, None, message))
@@ -228,6 +242,15 @@ impl Control {
         let nobody = self.mesh.status().borrow().peers.is_empty();
         (nobody && self.started.elapsed() >= ALONE_AFTER).then(|| ALONE.to_owned())
     }
+}
+
+/// What becomes of the games of a node that stops.
+pub(crate) fn going_on(games: usize) -> String {
+    let verb = if games == 1 { "goes" } else { "go" };
+    format!(
+        "{} {verb} on: `homehost up` finds them again, `homehost down --games` stops them",
+        count(games, "game server")
+    )
 }
 
 pub(crate) fn count(n: usize, noun: &str) -> String {
@@ -262,10 +285,19 @@ impl NodeApi for Control {
         match self.audit.begin(&request, &by).await? {
             Begun::Before(receipt) => Ok(*receipt),
             Begun::New { id, held } => {
-                let result = self.perform(id, &request.action).await;
-                self.audit.end(request, by, id, &result).await;
-                drop(held);
-                result
+                let gone = || ApiError::new(ErrorKind::Unavailable, "the node is shutting down");
+                let this = self.this.upgrade().ok_or_else(gone)?;
+                let (reply, answer) = oneshot::channel();
+                // A task of its own: what was begun is finished and entered,
+                // also when the one who asked goes away.
+                self.tasks.spawn("action", async move {
+                    let result = this.perform(id, &request.action).await;
+                    this.audit.end(request, by, id, &result).await;
+                    drop(held);
+                    let _ = reply.send(result);
+                    Ok::<_, std::convert::Infallible>(())
+                });
+                answer.await.unwrap_or_else(|_| Err(gone()))
             }
         }
     }

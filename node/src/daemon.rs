@@ -128,10 +128,9 @@ impl Daemon {
         let exchange = Exchange::new(mesh.clone(), directory.clone(), announcer.clone());
         tasks.spawn("exchange", exchange.run(events, tasks.shutdown()));
 
-        let audit = Audit::open(ledger.clone()).await.map_err(|error| exit::storing(&error))?;
         crate::control::register_metrics(&mut registry, &directory, &hosting);
         let (stop, asked) = watch::channel(Stop::No);
-        let control = Arc::new(Control {
+        let control = Arc::new_cyclic(|this| Control {
             node: identity.node(),
             signer,
             data_dir: config.data_dir.clone(),
@@ -142,11 +141,13 @@ impl Daemon {
             directory,
             hosting,
             announcer,
-            audit,
+            audit: Audit::new(ledger.clone()),
             registry: Arc::new(registry),
             ready: AtomicBool::new(false),
             stop,
             tasks: tasks.clone(),
+            closing: AtomicBool::new(false),
+            this: this.clone(),
         });
         let address = serve(http, &control, token, &tasks, &config.data_dir)?;
         wait_for_listener(&control.mesh).await;

@@ -249,8 +249,16 @@ mod tests {
 
     #[test]
     fn other_texts_and_bytes_are_refused() {
-        for text in ["", "8.8.8.8:1", "8.8.8.8/udp", "8.8.8.8:0/udp", "host:1/udp", "8.8.8.8:1/ip", "[::ffff:8.8.8.8]:1/udp", "[fe80::1%3]:1/udp"]
-        {
+        for text in [
+            "",
+            "8.8.8.8:1",
+            "8.8.8.8/udp",
+            "8.8.8.8:0/udp",
+            "host:1/udp",
+            "8.8.8.8:1/ip",
+            "[::ffff:8.8.8.8]:1/udp",
+            "[fe80::1%3]:1/udp",
+        ] {
             assert_eq!(text.parse::<JoinAddress>(), Err(AddressError), "{text}");
         }
         let mapped = (IpBytes("::ffff:8.8.8.8".parse().expect("an address")), 1_u16, 0_u8);

@@ -34,8 +34,9 @@ pub enum Request {
 pub struct HeldRecord {
     /// The bytes that were received.
     pub envelope: Vec<u8>,
-    /// Seconds since the holder last heard of it; presence ages by it.
-    pub age_s: u32,
+    /// Seconds since the holder last heard of it; `None` when it only has it
+    /// from its disk and nobody has spoken of it since.
+    pub age_s: Option<u32>,
 }
 
 /// The answer to a [`Request`].
@@ -83,7 +84,7 @@ cbor_map! {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct WireHeld(Blob, u32);
+struct WireHeld(Blob, Option<u32>);
 
 impl Request {
     /// The bytes of this request.
@@ -171,7 +172,7 @@ mod tests {
             }
         }
         let response = Response {
-            records: vec![HeldRecord { envelope: vec![1; 500], age_s: u32::MAX }],
+            records: vec![HeldRecord { envelope: vec![1; 500], age_s: Some(u32::MAX) }],
             next: Some(ServerId([4; 32])),
         };
         let bytes = response.clone().encode();

@@ -255,7 +255,7 @@ fn signing_key(
 /// A newer writer's critical field is nobody's fault; all else is.
 fn decode_stop(error: DecodeError) -> Stop {
     match &error {
-        DecodeError::Shape(shape) if shape.to_string().contains(cbor::UNKNOWN_CRITICAL) => {
+        DecodeError::Shape(shape) if shape.to_string().starts_with(cbor::UNKNOWN_CRITICAL) => {
             Stop::Ignore(IgnoreReason::UnknownCritical)
         }
         _ => Stop::Reject(RejectReason::Payload(error)),

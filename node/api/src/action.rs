@@ -16,7 +16,7 @@ pub enum Principal {
 
 /// A command, as it is sent, audited and replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case")]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
     /// Define a server.
     ServerAdd(Box<NewServer>),

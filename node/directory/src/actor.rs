@@ -1,6 +1,6 @@
 //! The task that owns the core and keeps its rows on disk.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use homehost_protocol::rpc::Response;
@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::core::{
-    Admission, Directory, Judgement, MONO_ORIGIN, Moment, Output, RowView, Source, Stats,
+    Admission, Directory, Judgement, Loaded, MONO_ORIGIN, Moment, Output, RowView, Source, Stats,
 };
 use crate::port::ReplicaStore;
 use crate::search::Query;
@@ -68,14 +68,41 @@ pub struct DirectoryHandle {
 }
 
 /// Makes [`Moment`]s.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Clock {
     start: Instant,
+    /// Wall and monotonic time at the last look, and the time that the machine
+    /// has slept since the start.
+    last: Arc<Mutex<Last>>,
 }
 
+#[derive(Debug)]
+struct Last {
+    wall: UnixMillis,
+    awake: Duration,
+    slept: Duration,
+}
+
+/// A wall clock that runs ahead of the monotonic one by more than this has
+/// slept: home PCs do at night, and their monotonic clocks with them.
+const SLEPT: Duration = Duration::from_secs(60);
+
 impl Clock {
+    fn new() -> Self {
+        let last =
+            Last { wall: UnixMillis(wall_ms()), awake: Duration::ZERO, slept: Duration::ZERO };
+        Self { start: Instant::now(), last: Arc::new(Mutex::new(last)) }
+    }
+
     fn now(&self) -> Moment {
-        Moment { wall: UnixMillis(wall_ms()), mono: MONO_ORIGIN + self.start.elapsed() }
+        let (wall, awake) = (UnixMillis(wall_ms()), self.start.elapsed());
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let slept = wall.since(last.wall).saturating_sub(awake.saturating_sub(last.awake));
+        if slept > SLEPT {
+            last.slept += slept;
+        }
+        (last.wall, last.awake) = (wall, awake);
+        Moment { wall, mono: MONO_ORIGIN + awake + last.slept }
     }
 }
 
@@ -86,11 +113,11 @@ pub async fn start(
     store: Arc<dyn ReplicaStore>,
     tasks: &Tasks,
 ) -> DirectoryHandle {
-    let clock = Clock { start: Instant::now() };
+    let clock = Clock::new();
     let mut core = Directory::new(network);
     let mut gone = Vec::new();
     for (key, value) in store.load().await {
-        if !core.load(&key, &value, clock.now()) {
+        if core.load(&key, &value, clock.now()) == Loaded::Damaged {
             gone.push(key);
         }
     }
@@ -100,7 +127,14 @@ pub async fn start(
     let (commands, inbox) = mpsc::channel(QUEUE);
     let (changes, _) = broadcast::channel(CHANGES);
     let (stats_in, stats) = watch::channel(Arc::new(core.stats()));
-    let actor = Actor { core, store, inbox, changes: changes.clone(), stats: stats_in, clock };
+    let actor = Actor {
+        core,
+        store,
+        inbox,
+        changes: changes.clone(),
+        stats: stats_in,
+        clock: clock.clone(),
+    };
     let shutdown = tasks.shutdown();
     tasks.spawn("directory", async move {
         actor.run(shutdown).await;

@@ -7,16 +7,16 @@ mod admission;
 mod liveness;
 mod row;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use homehost_protocol::limits::{RPC_RESPONSE_BYTES_MAX, TOMBSTONE_TTL};
+use homehost_protocol::limits::RPC_RESPONSE_BYTES_MAX;
 use homehost_protocol::rpc::{HeldRecord, Response};
 use homehost_protocol::{NetworkName, RootId, ServerId, ServerListing, UnixMillis};
 
-pub use admission::{Admission, Judgement, Refusal, Source};
+pub use admission::{Admission, Judgement, Loaded, Refusal, Source};
 pub use liveness::{presence_interval, stale_after};
-use row::{HostPresence, Row};
+use row::{HostPresence, Row, Stored};
 pub use row::{RowStatus, RowView};
 
 /// Now, on both clocks: the wall clock for what records say, the monotonic one
@@ -63,6 +63,21 @@ pub enum Output {
     Fetch(Vec<ServerId>),
 }
 
+/// How often rows are looked at for having fallen silent, so that the note on
+/// disk is not much older than that.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A row that a search has found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) id: ServerId,
+    /// In lower case.
+    pub(crate) name: &'a str,
+    pub(crate) status: RowStatus,
+    pub(crate) players: Option<u16>,
+    pub(crate) first_seen: UnixMillis,
+}
+
 /// Device of a root.
 type Device = (RootId, u8);
 
@@ -72,7 +87,12 @@ pub struct Directory {
     network: NetworkName,
     rows: BTreeMap<ServerId, Row>,
     of_root: BTreeMap<RootId, BTreeSet<ServerId>>,
-    presences: BTreeMap<Device, HostPresence>,
+    /// Looked up for every row of a search; its order never shows.
+    presences: HashMap<Device, HostPresence>,
+    /// Devices whose presence came before any of their listings, oldest first.
+    strangers: VecDeque<Device>,
+    /// When rows are next looked at for having fallen silent.
+    next_look: Duration,
     refused: BTreeMap<&'static str, u64>,
     admitted: u64,
     /// Rows that are no tombstones.
@@ -101,7 +121,9 @@ impl Directory {
             network,
             rows: BTreeMap::new(),
             of_root: BTreeMap::new(),
-            presences: BTreeMap::new(),
+            presences: HashMap::new(),
+            strangers: VecDeque::new(),
+            next_look: Duration::ZERO,
             refused: BTreeMap::new(),
             admitted: 0,
             live_listings: 0,
@@ -135,14 +157,45 @@ impl Directory {
             .collect();
         let mut outputs = Vec::new();
         for id in over {
-            outputs.push(Output::Forget { key: row::key(&id) });
+            outputs.push(Output::Forget { key: row::key(&self.network, &id) });
             outputs.push(Output::Changed(id));
             self.drop_row(&id);
         }
         self.presences.retain(|_, presence| {
             presence.heard + homehost_protocol::limits::PRESENCE_TTL_MAX > now.mono
         });
+        if now.mono >= self.next_look {
+            self.next_look = now.mono + LOOK;
+            self.note_silence(now, &mut outputs);
+        }
         outputs
+    }
+
+    /// Notes on disk which hosts have fallen silent, or speak again: after a
+    /// restart a dead row must not look alive.
+    fn note_silence(&mut self, now: Moment, outputs: &mut Vec<Output>) {
+        let changed: Vec<(ServerId, bool)> = self
+            .rows
+            .values()
+            .filter(|row| row.heard.is_some())
+            .map(|row| (row, self.status_of(row, now).0 == RowStatus::Stale))
+            .filter(|(row, stale)| row.stored_stale != *stale)
+            .map(|(row, stale)| (row.id, stale))
+            .collect();
+        for (id, stale) in changed {
+            let Some(view) = self.view(&id, now) else { continue };
+            let Some(row) = self.rows.get_mut(&id) else { continue };
+            row.stored_stale = stale;
+            let stored = Stored {
+                first_seen: row.first_seen,
+                seen: view.seen,
+                stale,
+                envelope: &row.envelope,
+            };
+            let key = row::key(&self.network, &id);
+            outputs.push(Output::Store { key, value: stored.encode() });
+            outputs.push(Output::Changed(id));
+        }
     }
 
     /// One row as a reader sees it.
@@ -150,16 +203,23 @@ impl Directory {
         self.rows.get(id).map(|row| self.view_of(id, row, now))
     }
 
-    /// The rows whose listing and search text are wanted, as a reader sees them.
-    pub fn views(
+    /// The rows whose listing and search text are wanted, with what they are
+    /// sorted by.
+    pub(crate) fn find(
         &self,
         now: Moment,
         wanted: impl Fn(&ServerListing, &str) -> bool,
-    ) -> impl Iterator<Item = RowView> {
-        self.rows
-            .iter()
-            .filter(move |(_, row)| wanted(&row.listing, &row.text))
-            .map(move |(id, row)| self.view_of(id, row, now))
+    ) -> impl Iterator<Item = Found<'_>> {
+        let rows = self.rows.values().filter(move |row| wanted(&row.listing, &row.text));
+        rows.map(move |row| {
+            let status = self.status_of(row, now).0;
+            let presence = self.presences.get(&(row.header.root, row.header.dev));
+            let players = presence
+                .filter(|_| status == RowStatus::Live)
+                .and_then(|presence| presence.of(&row.id))
+                .and_then(|server| server.players);
+            Found { id: row.id, name: row.name(), status, players, first_seen: row.first_seen }
+        })
     }
 
     /// The rows after `after`, as many as fit one response, with the presence
@@ -225,19 +285,21 @@ impl Page {
         if !self.on_link && !directory.is_for_everyone(row) {
             return true;
         }
-        let held = |envelope: &[u8], age: Duration| HeldRecord {
+        let held = |envelope: &[u8], heard: Option<Duration>| HeldRecord {
             envelope: envelope.to_vec(),
-            age_s: age.as_secs().try_into().unwrap_or(u32::MAX),
+            age_s: heard.map(|heard| {
+                let age = now.mono.saturating_sub(heard);
+                age.as_secs().try_into().unwrap_or(u32::MAX)
+            }),
         };
         let device = (row.header.root, row.header.dev);
         let mut records = Vec::with_capacity(2);
         // The listing goes first: a presence of unknown servers asks for them.
-        let age = row.heard.map_or(TOMBSTONE_TTL, |heard| now.mono.saturating_sub(heard));
-        records.push(held(&row.envelope, age));
+        records.push(held(&row.envelope, row.heard));
         if !self.hosts.contains(&device)
             && let Some(presence) = directory.presences.get(&device)
         {
-            records.push(held(&presence.envelope, now.mono.saturating_sub(presence.heard)));
+            records.push(held(&presence.envelope, Some(presence.heard)));
         }
         let bytes: usize = records.iter().map(HeldRecord::wire_bytes).sum();
         if self.bytes + bytes > RPC_RESPONSE_BYTES_MAX {

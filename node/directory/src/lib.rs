@@ -15,6 +15,6 @@ pub mod search;
 
 pub use actor::{Admitted, DirectoryClosed, DirectoryHandle, RowChange, start};
 pub use core::{
-    Admission, Directory, Judgement, Moment, Refusal, RowStatus, RowView, Source, Stats,
+    Admission, Directory, Judgement, Loaded, Moment, Refusal, RowStatus, RowView, Source, Stats,
 };
 pub use search::{Query, Sort};

@@ -1,7 +1,8 @@
 //! When this node speaks of its own servers: a core without I/O.
 //!
-//! It is told what runs here and answers with what should be said now. Signing,
-//! sequence numbers and sending are the caller's.
+//! It is told what runs here and proposes what should be said now. Signing,
+//! sequence numbers and sending are the caller's, who reports back what was
+//! said; what could not be said is proposed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,16 +10,21 @@ use std::time::Duration;
 use homehost_protocol::limits::{LISTING_TTL_MAX, TOMBSTONE_TTL};
 use homehost_protocol::record::listing::ListingState;
 use homehost_protocol::record::presence::ServerPresence;
-use homehost_protocol::{Presence, Record, ServerId, ServerListing};
+use homehost_protocol::{Presence, ServerId, ServerListing};
 
 use crate::core::Moment;
 
 /// A listing that changed is said again at most this often, so that a server
-/// that flaps does not fill everybody's disk.
+/// that flaps does not fill everybody's disk. What failed is tried again after
+/// the same time.
 const CHANGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A live listing is refreshed at half of its life.
 const REFRESH: Duration = Duration::from_secs(LISTING_TTL_MAX.as_secs() / 2);
+
+/// After nobody could hear this node, everything is said anew at most this
+/// often: one peer on a bad link may come and go all day.
+const REJOIN_PAUSE: Duration = Duration::from_secs(30);
 
 /// What runs here, as the rest of the node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +37,22 @@ pub struct OwnServer {
     pub slots: Option<u16>,
 }
 
+/// What should be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// A listing or tombstone.
+    Listing(ServerId, Box<ServerListing>),
+    /// Who is playing. It comes after the listings that it names.
+    Presence(Presence),
+}
+
 /// What was said of a server last.
 #[derive(Clone, Debug)]
 struct Said {
     listing: ServerListing,
     at: Duration,
+    /// Said when nobody may have heard it.
+    again: bool,
 }
 
 /// Decides when to speak.
@@ -44,15 +61,20 @@ pub struct Publisher {
     running: BTreeMap<ServerId, OwnServer>,
     undecided: BTreeSet<ServerId>,
     said: BTreeMap<ServerId, Said>,
-    presence_at: Option<Duration>,
+    /// What failed is not tried again before this time.
+    paused: BTreeMap<Option<ServerId>, Duration>,
     presence_said: Vec<ServerPresence>,
+    presence_at: Option<Duration>,
+    rejoin: bool,
+    rejoined_at: Option<Duration>,
 }
 
 impl Publisher {
     /// Remembers what was said before a restart, so that nothing is said twice
     /// and what stopped meanwhile is taken back.
     pub fn remember(&mut self, id: ServerId, listing: ServerListing, age: Duration, now: Moment) {
-        self.said.insert(id, Said { listing, at: now.mono.saturating_sub(age) });
+        let at = now.mono.saturating_sub(age);
+        self.said.insert(id, Said { listing, at, again: false });
     }
 
     /// Replaces what runs here and can be joined. What was said of the
@@ -72,66 +94,92 @@ impl Publisher {
         self.said.values().any(|said| !said.listing.is_withdrawn())
     }
 
-    /// Others can hear this node again: everything that still holds is said anew.
-    pub fn rejoined(&mut self, now: Moment) -> Vec<Record> {
-        let mut records = Vec::new();
-        for said in self.said.values_mut() {
-            // A tombstone that nobody heard would leave the row to the others.
-            said.at = now.mono;
-            records.push(Record::ServerListing(said.listing.clone()));
-        }
-        if !records.is_empty() {
-            records.push(self.presence(now));
-        }
-        records
+    /// Others can hear this node again: everything that still holds is said
+    /// anew, tombstones too, because one that nobody heard would leave the row
+    /// to the others.
+    pub fn rejoined(&mut self) {
+        self.rejoin = true;
     }
 
-    /// What should be said now, given the presence interval of the network.
-    pub fn tick(&mut self, interval: Duration, now: Moment) -> Vec<Record> {
-        let mut records = Vec::new();
-        for (id, server) in &self.running {
-            let due = match self.said.get(id) {
-                None => true,
-                Some(said) => {
-                    let age = now.mono.saturating_sub(said.at);
-                    age >= REFRESH
-                        || said.listing.is_withdrawn()
-                        || (said.listing != server.listing && age >= CHANGE_PAUSE)
-                }
-            };
-            if due {
-                let listing = server.listing.clone();
-                self.said.insert(*id, Said { listing: listing.clone(), at: now.mono });
-                records.push(Record::ServerListing(listing));
+    /// A proposal was said.
+    pub fn said(&mut self, proposal: Proposal, now: Moment) {
+        match proposal {
+            Proposal::Listing(id, listing) => {
+                self.paused.remove(&Some(id));
+                self.said.insert(id, Said { listing: *listing, at: now.mono, again: false });
+            }
+            Proposal::Presence(presence) => {
+                self.paused.remove(&None);
+                self.presence_at = Some(now.mono);
+                self.presence_said = presence.servers;
             }
         }
-        for (id, said) in &mut self.said {
-            let runs = self.running.contains_key(id) || self.undecided.contains(id);
-            if !runs && !said.listing.is_withdrawn() {
-                said.listing.state = ListingState::Withdrawn;
-                said.listing.addresses.clear();
-                said.at = now.mono;
-                records.push(Record::ServerListing(said.listing.clone()));
-            }
-        }
+    }
+
+    /// A proposal could not be said; it will be due again.
+    pub fn failed(&mut self, proposal: &Proposal, now: Moment) {
+        let what = match proposal {
+            Proposal::Listing(id, _) => Some(*id),
+            Proposal::Presence(_) => None,
+        };
+        self.paused.insert(what, now.mono + CHANGE_PAUSE);
+    }
+
+    /// The listings that should be said now.
+    pub fn listings(&mut self, now: Moment) -> Vec<Proposal> {
         self.said.retain(|_, said| {
             !said.listing.is_withdrawn() || now.mono.saturating_sub(said.at) < TOMBSTONE_TTL
         });
-        if self.presence_is_due(interval, !records.is_empty(), now) {
-            records.push(self.presence(now));
+        let may_rejoin =
+            self.rejoined_at.is_none_or(|at| now.mono.saturating_sub(at) >= REJOIN_PAUSE);
+        if self.rejoin && may_rejoin {
+            self.rejoin = false;
+            self.rejoined_at = Some(now.mono);
+            self.said.values_mut().for_each(|said| said.again = true);
+            self.presence_at = None;
         }
-        records
+        let wanted = self.running.iter().filter(|(id, server)| self.is_due(id, server, now));
+        let mut due: BTreeMap<ServerId, ServerListing> =
+            wanted.map(|(id, server)| (*id, server.listing.clone())).collect();
+        for (id, said) in &self.said {
+            let runs = self.running.contains_key(id);
+            let gone = !runs && !self.undecided.contains(id) && !said.listing.is_withdrawn();
+            if gone {
+                due.insert(*id, tombstone(&said.listing));
+            } else if said.again && !runs {
+                due.insert(*id, said.listing.clone());
+            }
+        }
+        due.retain(|id, _| self.paused.get(&Some(*id)).is_none_or(|until| *until <= now.mono));
+        due.into_iter().map(|(id, listing)| Proposal::Listing(id, Box::new(listing))).collect()
     }
 
-    fn presence_is_due(&self, interval: Duration, spoke: bool, now: Moment) -> bool {
+    /// The presence that should be said now, given the interval of the network
+    /// and whether a listing has just been said.
+    pub fn presence(&self, interval: Duration, spoke: bool, now: Moment) -> Option<Proposal> {
         let servers = self.servers();
         // After the last server is gone, silence says enough.
         if servers.is_empty() && self.presence_said.is_empty() {
-            return false;
+            return None;
         }
-        let Some(at) = self.presence_at else { return true };
-        let age = now.mono.saturating_sub(at);
-        age >= interval || spoke || (age >= CHANGE_PAUSE && self.presence_said != servers)
+        if self.paused.get(&None).is_some_and(|until| *until > now.mono) {
+            return None;
+        }
+        let due = self.presence_at.is_none_or(|at| {
+            let age = now.mono.saturating_sub(at);
+            age >= interval || spoke || (age >= CHANGE_PAUSE && self.presence_said != servers)
+        });
+        due.then_some(Proposal::Presence(Presence { servers }))
+    }
+
+    fn is_due(&self, id: &ServerId, server: &OwnServer, now: Moment) -> bool {
+        self.said.get(id).is_none_or(|said| {
+            let age = now.mono.saturating_sub(said.at);
+            said.again
+                || age >= REFRESH
+                || said.listing.is_withdrawn()
+                || (said.listing != server.listing && age >= CHANGE_PAUSE)
+        })
     }
 
     fn servers(&self) -> Vec<ServerPresence> {
@@ -146,125 +194,11 @@ impl Publisher {
         };
         self.said.iter().filter_map(told).collect()
     }
+}
 
-    fn presence(&mut self, now: Moment) -> Record {
-        self.presence_at = Some(now.mono);
-        self.presence_said = self.servers();
-        Record::Presence(Presence { servers: self.presence_said.clone() })
-    }
+fn tombstone(listing: &ServerListing) -> ServerListing {
+    ServerListing { state: ListingState::Withdrawn, addresses: Vec::new(), ..listing.clone() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use homehost_protocol::{ServerNonce, UnixMillis};
-
-    const INTERVAL: Duration = Duration::from_secs(30);
-
-    fn moment(seconds: u64) -> Moment {
-        Moment {
-            wall: UnixMillis(1_795_168_800_000 + seconds * 1000),
-            mono: Duration::from_secs(1_000_000 + seconds),
-        }
-    }
-
-    fn server(n: u8, players: u16) -> (ServerId, OwnServer) {
-        let listing = ServerListing {
-            nonce: ServerNonce([n; 16]),
-            state: ListingState::Live,
-            game: "luanti".into(),
-            name: format!("server {n}"),
-            description: None,
-            tags: vec![],
-            region: None,
-            language: None,
-            game_version: None,
-            addresses: vec!["8.8.8.8:30000/udp".parse().expect("an address")],
-            slots: None,
-            flags: None,
-            plugin_set: None,
-        };
-        (ServerId([n; 32]), OwnServer { listing, players: Some(players), slots: None })
-    }
-
-    fn kinds(records: &[Record]) -> String {
-        let name = |record: &Record| match record {
-            Record::ServerListing(listing) if listing.is_withdrawn() => 'w',
-            Record::ServerListing(_) => 'l',
-            Record::Presence(_) => 'p',
-            Record::HostAnnouncement(_) => 'h',
-        };
-        records.iter().map(name).collect()
-    }
-
-    #[test]
-    fn a_server_is_announced_kept_alive_and_taken_back() {
-        let mut publisher = Publisher::default();
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(0))), "");
-        publisher.set_running(BTreeMap::from([server(1, 0)]), BTreeSet::new());
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(1))), "lp");
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(30))), "");
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(31))), "p");
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(12 * 3600 + 1))), "lp");
-        publisher.set_running(BTreeMap::new(), BTreeSet::new());
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(50_000))), "wp");
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(50_031))), "");
-        assert!(!publisher.says_anything());
-    }
-
-    #[test]
-    fn a_change_of_players_is_said_soon_but_not_at_once() {
-        let mut publisher = Publisher::default();
-        publisher.set_running(BTreeMap::from([server(1, 0)]), BTreeSet::new());
-        publisher.tick(INTERVAL, moment(0));
-        publisher.set_running(BTreeMap::from([server(1, 1)]), BTreeSet::new());
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(1))), "");
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(5))), "p");
-    }
-
-    #[test]
-    fn a_changed_listing_waits_for_its_pause() {
-        let mut publisher = Publisher::default();
-        let (id, mut changed) = server(1, 0);
-        publisher.set_running(BTreeMap::from([(id, changed.clone())]), BTreeSet::new());
-        publisher.tick(INTERVAL, moment(0));
-        changed.listing.name = "renamed".into();
-        publisher.set_running(BTreeMap::from([(id, changed)]), BTreeSet::new());
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(2))), "");
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(6))), "lp");
-    }
-
-    #[test]
-    fn after_a_restart_nothing_is_said_twice_and_what_stopped_is_taken_back() {
-        let mut publisher = Publisher::default();
-        let (one, two) = (server(1, 0), server(2, 0));
-        for (id, server) in [&one, &two] {
-            let age = Duration::from_secs(60);
-            publisher.remember(*id, server.listing.clone(), age, moment(0));
-        }
-        publisher.set_running(BTreeMap::from([one]), BTreeSet::new());
-        let records = publisher.tick(INTERVAL, moment(0));
-        assert_eq!(kinds(&records), "wp");
-        assert!(matches!(&records[0], Record::ServerListing(l) if l.name == "server 2"));
-        // Others join later and must hear of both.
-        assert_eq!(kinds(&publisher.rejoined(moment(1))), "lwp");
-    }
-
-    #[test]
-    fn a_server_that_is_coming_up_keeps_its_listing_as_it_was() {
-        let mut publisher = Publisher::default();
-        let (id, own) = server(1, 3);
-        publisher.set_running(BTreeMap::new(), BTreeSet::from([id]));
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(0))), "");
-        publisher.set_running(BTreeMap::from([(id, own)]), BTreeSet::new());
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(1))), "lp");
-        // It crashed and is being started again.
-        publisher.set_running(BTreeMap::new(), BTreeSet::from([id]));
-        let records = publisher.tick(INTERVAL, moment(7));
-        assert!(matches!(&records[..], [Record::Presence(p)] if p.servers[0].players.is_none()));
-        // It crashed too often.
-        publisher.set_running(BTreeMap::new(), BTreeSet::new());
-        assert_eq!(kinds(&publisher.tick(INTERVAL, moment(8))), "wp");
-        assert!(!publisher.says_anything());
-    }
-}
+mod tests;

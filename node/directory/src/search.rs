@@ -1,10 +1,10 @@
 //! Search over the local replica: filters, free text, sorts.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 
 use homehost_protocol::ServerListing;
 
-use crate::core::{Directory, Moment, RowStatus, RowView};
+use crate::core::{Directory, Found, Moment, RowStatus, RowView};
 
 /// Rows that one search returns at most: more than a person reads.
 pub const RESULTS_MAX: usize = 1_000;
@@ -51,32 +51,27 @@ impl Directory {
             .flat_map(|text| text.split_whitespace())
             .map(str::to_lowercase)
             .collect();
-        let mut found: Vec<RowView> = self
-            .views(now, |listing, text| query.wants_listing(listing, text, &words))
+        let mut found: Vec<Found<'_>> = self
+            .find(now, |listing, text| query.wants_listing(listing, text, &words))
             .filter(|row| query.wants_now(row))
             .collect();
-        match query.sort {
-            Sort::Players => found.sort_by(|a, b| {
+        let order = |a: &Found<'_>, b: &Found<'_>| {
+            let first = match query.sort {
                 // `None` is the smallest, so unknown counts come last.
-                (Reverse(a.players), &a.listing.name, a.id).cmp(&(
-                    Reverse(b.players),
-                    &b.listing.name,
-                    b.id,
-                ))
-            }),
-            Sort::Name => found.sort_by(|a, b| {
-                (a.listing.name.to_lowercase(), a.id).cmp(&(b.listing.name.to_lowercase(), b.id))
-            }),
-            Sort::New => found.sort_by(|a, b| {
-                (Reverse(a.first_seen), &a.listing.name, a.id).cmp(&(
-                    Reverse(b.first_seen),
-                    &b.listing.name,
-                    b.id,
-                ))
-            }),
+                Sort::Players => b.players.cmp(&a.players),
+                Sort::Name => Ordering::Equal,
+                Sort::New => b.first_seen.cmp(&a.first_seen),
+            };
+            first.then_with(|| a.name.cmp(b.name)).then_with(|| a.id.cmp(&b.id))
+        };
+        // Only what is returned is sorted whole.
+        let limit = query.limit.unwrap_or(RESULTS_MAX).min(RESULTS_MAX);
+        if found.len() > limit {
+            found.select_nth_unstable_by(limit, order);
+            found.truncate(limit);
         }
-        found.truncate(query.limit.unwrap_or(RESULTS_MAX).min(RESULTS_MAX));
-        found
+        found.sort_unstable_by(order);
+        found.iter().filter_map(|row| self.view(&row.id, now)).collect()
     }
 }
 
@@ -90,7 +85,7 @@ impl Query {
     }
 
     /// Whether its state of this moment is looked for.
-    fn wants_now(&self, row: &RowView) -> bool {
+    fn wants_now(&self, row: &Found<'_>) -> bool {
         (self.all || row.status == RowStatus::Live)
             && (!self.has_players || row.players.is_some_and(|players| players > 0))
     }

@@ -1,6 +1,6 @@
 //! Who is connected, over what, and what they said about themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, identify};
 
 use crate::discovery::Counts;
+use crate::diversity::Block;
 use crate::scope;
 use crate::{ObservedAddress, PeerInfo, Role};
 
@@ -194,17 +195,22 @@ impl Peers {
 
     /// For the status: our addresses as they see them.
     pub(crate) fn observed(&self) -> Vec<ObservedAddress> {
-        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        let mut seen: BTreeMap<IpAddr, (usize, BTreeSet<Option<Block>>)> = BTreeMap::new();
         for peer in self.peers.values() {
             if let Some(ip) = peer.introduction.as_ref().and_then(|i| i.observed)
                 && Scope::of(ip) != Scope::Nowhere
             {
-                *counts.entry(ip).or_default() += 1;
+                let from = peer.first_link().and_then(|link| scope::ip_of(&link.address));
+                let (peers, voices) = seen.entry(ip).or_default();
+                *peers += 1;
+                voices.insert(from.and_then(Block::of));
             }
         }
-        let mut observed: Vec<_> =
-            counts.into_iter().map(|(ip, peers)| ObservedAddress { ip, peers }).collect();
-        observed.sort_by_key(|address| std::cmp::Reverse(address.peers));
+        let mut observed: Vec<_> = seen
+            .into_iter()
+            .map(|(ip, (peers, voices))| ObservedAddress { ip, peers, voices: voices.len() })
+            .collect();
+        observed.sort_by_key(|address| std::cmp::Reverse((address.voices, address.peers)));
         observed
     }
 }
@@ -258,7 +264,7 @@ mod tests {
         assert_eq!(peers.introduced(&peer, introduction("x")), Introduced::Again);
         assert_eq!(peers.counts(), Counts { peers: 1, hosts: 1 });
         let ip = "8.8.8.8".parse().unwrap();
-        assert_eq!(peers.observed(), [ObservedAddress { ip, peers: 1 }]);
+        assert_eq!(peers.observed(), [ObservedAddress { ip, peers: 1, voices: 1 }]);
         assert_eq!(peers.closed(&peer, a), None);
         assert_eq!(peers.closed(&peer, b), Some(node));
         assert_eq!(peers.closed(&peer, b), None);

@@ -28,6 +28,9 @@ pub struct ObservedAddress {
     pub ip: IpAddr,
     /// How many connected peers say so.
     pub peers: usize,
+    /// From how many blocks of addresses they say so: a block is one voice,
+    /// however many peers it has.
+    pub voices: usize,
 }
 
 /// One connected peer of our network.

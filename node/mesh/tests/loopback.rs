@@ -259,7 +259,7 @@ async fn requests_are_answered_within_limits_and_budget() {
     let [a, mut b, _c] = line().await;
     let asked = Request::Page { after: Some(ServerId([7; 32])) };
     let answer = Response {
-        records: vec![HeldRecord { envelope: vec![1; 700], age_s: 5 }; 100],
+        records: vec![HeldRecord { envelope: vec![1; 700], age_s: Some(5) }; 100],
         next: Some(ServerId([8; 32])),
     };
     let asker = a.handle.clone();
@@ -284,7 +284,7 @@ async fn requests_are_answered_within_limits_and_budget() {
     let asker = a.handle.clone();
     let question = asked.clone();
     let asking = tokio::spawn(async move { asker.request(to, question).await });
-    let long = HeldRecord { envelope: vec![1; RPC_RESPONSE_BYTES_MAX], age_s: 0 };
+    let long = HeldRecord { envelope: vec![1; RPC_RESPONSE_BYTES_MAX], age_s: Some(0) };
     reply(&mut b, &asked, Response { records: vec![long], next: None }).await;
     assert!(matches!(asking.await.unwrap(), Err(RequestError::Refused(_))));
 

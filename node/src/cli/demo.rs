@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::output::Output;
+use super::signals::Signals;
 use super::views::directory_table;
 use crate::control::count;
 use crate::exit::{Failure, failure};
@@ -46,12 +47,12 @@ struct Seen<'a> {
 pub(crate) async fn run(output: &Output) -> Result<(), Failure> {
     let output = &output.always_tables();
     let game = Game::installed();
+    let mut signals = Signals::new()?;
     let mut fleet = Fleet::new()?;
     let result = tokio::select! {
         result = show(&mut fleet, game, output) => result,
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| {
-            failure(ErrorKind::Internal, format!("failed to wait for Ctrl-C: {error}"))
-        }),
+        () = signals.next() => Ok(()),
+        () = output.reader_gone() => Ok(()),
     };
     if !output.is_json() {
         output.progress("");

@@ -2,12 +2,20 @@
 //! for a program.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use homehost_api::Receipt;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::exit::Failure;
+
+/// Whether a write to standard output has failed.
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+
+/// How often [`READER_GONE`] is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Colours with a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,29 +71,37 @@ impl Output {
         self.show(receipt, || receipt.message.clone());
     }
 
-    /// A line on standard output. A reader that has gone, as in `| head`, ends
-    /// the process quietly.
+    /// A line on standard output. A reader that has gone, as in `| head`, is
+    /// remembered; what runs goes on until it looks at [`Output::reader_gone`].
     pub(crate) fn line(&self, text: &str) {
         let mut stdout = io::stdout().lock();
         if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
-            std::process::exit(0);
+            READER_GONE.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Resolves when nobody reads standard output any more, which shows at the
+    /// next line.
+    pub(crate) async fn reader_gone(&self) {
+        while !READER_GONE.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
         }
     }
 
     /// A line that the next one replaces; only on a terminal.
     pub(crate) fn progress(&self, text: &str) {
         if self.terminal {
-            print!("\r\x1b[K{text}");
-            let _ = io::stdout().flush();
+            let mut stdout = io::stdout().lock();
+            let _ = write!(stdout, "\r\x1b[K{text}").and_then(|()| stdout.flush());
         }
     }
 
     pub(crate) fn failure(&self, error: &Failure) {
         if self.json {
             let body = serde_json::json!({ "error": error });
-            eprintln!("{body}");
+            let _ = writeln!(io::stderr(), "{body}");
         } else {
-            eprintln!("error: {error}");
+            let _ = writeln!(io::stderr(), "error: {}", plain(&error.message));
         }
     }
 
@@ -151,9 +167,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn of(text: impl Into<String>) -> Self {
-        // What a stranger wrote must not move the cursor of this terminal.
-        let text: String = text.into();
-        Self { text: text.chars().filter(|c| !c.is_control()).collect(), colour: None }
+        Self { text: plain(&text.into()), colour: None }
     }
 
     pub(crate) fn colour(self, colour: Colour) -> Self {
@@ -161,13 +175,34 @@ impl Cell {
     }
 }
 
+/// A text that shows and does nothing else: what a stranger or a game wrote must
+/// not move the cursor of this terminal. Whole escape sequences go, tabs become
+/// spaces.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' if chars.next_if_eq(&'[').is_some() => {
+                // A control sequence ends with a letter or one of `@[\]^_\`{|}~`.
+                while chars.next_if(|c| !('@'..='~').contains(c)).is_some() {}
+                chars.next();
+            }
+            '\t' => plain.push_str("    "),
+            c if c.is_control() => {}
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
 /// `key   value` lines.
 pub(crate) fn fields(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(key, _)| key.width()).max().unwrap_or(0);
     let mut text = String::new();
     for (key, value) in fields {
-        let mut lines = value.lines();
-        let first = lines.next().unwrap_or("—");
+        let mut lines = value.lines().map(plain);
+        let first = lines.next().unwrap_or_else(|| "—".into());
         text.push_str(&format!("{key:width$}  {first}\n"));
         for line in lines {
             text.push_str(&format!("{:width$}  {line}\n", ""));
@@ -187,7 +222,7 @@ mod tests {
         let rows =
             [vec![Cell::of("日本"), Cell::of("1")], vec![Cell::of("a\x1b[2Jb"), Cell::of("—")]];
         let table = output.table(&["NAME", "N"], &rows);
-        assert_eq!(table, "NAME   N\n日本   1\na[2Jb  —\n");
-        assert_eq!(piped.table(&["NAME", "N"], &rows), "日本\t1\na[2Jb\t—\n");
+        assert_eq!(table, "NAME  N\n日本  1\nab    —\n");
+        assert_eq!(piped.table(&["NAME", "N"], &rows), "日本\t1\nab\t—\n");
     }
 }

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use homehost_api::{Action, LogLine, NewServer, Server, ServerState};
 
 use super::client::{query_string, segment};
-use super::output::{Cell, Colour, fields};
-use super::views::{alternatives, players};
+use super::output::{Cell, Colour, fields, plain};
+use super::views::{alternatives, players, stream_until_asked};
 use super::{Client, Output, usage};
 use crate::exit::Failure;
 
@@ -123,7 +123,7 @@ pub(crate) async fn run(
         ServerCommand::Show(which) => {
             let path = format!("/api/v1/servers/{}", segment(&which.server));
             let server: Server = client.get(&path).await?;
-            output.show(&server, || show(&server, output));
+            output.show(&server, || show(&server));
             return Ok(());
         }
         ServerCommand::Logs(args) => return logs(args, client, output).await,
@@ -178,14 +178,10 @@ async fn logs(args: LogsArgs, client: &Client, output: &Output) -> Result<(), Fa
         if output.is_json() {
             output.json_line(&line);
         } else {
-            let text: String = line.text.chars().filter(|c| !c.is_control()).collect();
-            output.line(&text);
+            output.line(&plain(&line.text));
         }
     });
-    tokio::select! {
-        result = stream => result,
-        _ = tokio::signal::ctrl_c() => Ok(()),
-    }
+    stream_until_asked(stream, args.follow, output).await
 }
 
 fn state_cell(server: &Server) -> Cell {
@@ -207,7 +203,7 @@ fn list(servers: &[Server], output: &Output) -> String {
         .map(|server| {
             let ports: Vec<&str> = server.ports.values().map(String::as_str).collect();
             vec![
-                Cell::of(&server.id[..8]),
+                Cell::of(server.id.get(..8).unwrap_or(&server.id)),
                 Cell::of(&server.name),
                 Cell::of(&server.game),
                 state_cell(server),
@@ -220,7 +216,7 @@ fn list(servers: &[Server], output: &Output) -> String {
     output.table(&["ID", "NAME", "GAME", "STATE", "PLAYERS", "PORTS", ""], &rows)
 }
 
-fn show(server: &Server, output: &Output) -> String {
+fn show(server: &Server) -> String {
     let ports: Vec<String> = server.ports.iter().map(|(name, p)| format!("{name} {p}")).collect();
     let mut list = vec![
         ("name", server.name.clone()),
@@ -246,7 +242,7 @@ fn show(server: &Server, output: &Output) -> String {
         list.push(("note", note.clone()));
     }
     if let Some(problem) = &server.problem {
-        list.push(("problem", output.paint(Colour::Bad, problem)));
+        list.push(("problem", problem.clone()));
     }
     fields(&list)
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use homehost_api::{NodeApi as _, NodeStatus};
@@ -11,8 +11,9 @@ use homehost_protocol::NetworkName;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use super::signals::Signals;
 use super::{Output, usage};
-use crate::control::{ALONE, Stop, count};
+use crate::control::{ALONE, Stop, count, going_on};
 use crate::daemon::{Daemon, UpConfig};
 use crate::exit::Failure;
 use crate::place;
@@ -26,6 +27,9 @@ const LOG_DEFAULT: &str = "warn,libp2p=error,homehost=info";
 
 /// How often the state of the mesh is looked at for the person who watches.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// The same, once it has been said how it is.
+const LOOK_LATER: Duration = Duration::from_secs(2);
 
 /// Time within which a node with bootstrap nodes usually has peers.
 const JOINING: Duration = Duration::from_secs(5);
@@ -93,11 +97,7 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
     }
     if !output.is_json() {
         if games > 0 {
-            let verb = if games == 1 { "goes" } else { "go" };
-            output.line(&format!(
-                "down; {} {verb} on: `homehost up` finds them again, `homehost down --games` stops them",
-                count(games, "game server")
-            ));
+            output.line(&format!("down; {}", going_on(games)));
         } else {
             output.line("down");
         }
@@ -152,66 +152,31 @@ async fn introduce(
 
 /// Tells a person when the node has found others, and when it is alone.
 async fn watch_mesh(daemon: &Daemon, output: &Output) -> Stop {
+    if output.is_json() {
+        return std::future::pending().await;
+    }
+    let joining = Instant::now();
     let mut told = None;
-    let mut waited = Duration::ZERO;
     loop {
-        tokio::time::sleep(LOOK).await;
-        waited += LOOK;
-        let Ok(status) = daemon.control.status().await else { continue };
+        let Ok(status) = daemon.control.status().await else {
+            return std::future::pending().await;
+        };
         let alone = status.peers == 0;
-        if told == Some(alone) || output.is_json() {
-            continue;
-        }
-        if !alone {
-            let rows = status.listings;
+        if told != Some(alone) && !alone {
             output.progress("");
             output.line(&format!(
                 "joined: {}, {} known",
                 count(status.peers, "peer"),
-                count(rows, "server")
+                count(status.listings, "server")
             ));
             told = Some(alone);
-        } else if waited >= JOINING || told.is_some() {
+        } else if told != Some(alone) && (joining.elapsed() >= JOINING || told.is_some()) {
             output.progress("");
             output.line(ALONE);
             told = Some(alone);
-        } else {
+        } else if told.is_none() {
             output.progress("joining …");
         }
-    }
-}
-
-/// Ctrl-C, and what the system sends to end a process.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(windows)]
-    close: tokio::signal::windows::CtrlClose,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| {
-            let text = format!("failed to listen for signals: {error}");
-            crate::exit::failure(homehost_api::ErrorKind::Internal, text)
-        };
-        Ok(Self {
-            #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .map_err(failed)?,
-            #[cfg(windows)]
-            close: tokio::signal::windows::ctrl_close().map_err(failed)?,
-        })
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        let ended = self.terminate.recv();
-        #[cfg(windows)]
-        let ended = self.close.recv();
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = ended => {}
-        }
+        tokio::time::sleep(if told.is_none() { LOOK } else { LOOK_LATER }).await;
     }
 }

@@ -2,14 +2,15 @@
 
 use clap::{Args, ValueEnum};
 use homehost_api::{
-    DirectoryChange, DirectoryRow, DiscoverQuery, Identity, NodeStatus, Peer, RowStatus, SortBy,
+    DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, Identity, NodeStatus, Peer, RowStatus,
+    SortBy,
 };
 
 use super::client::query_string;
 use super::output::{Cell, Colour, fields};
 use super::{Client, Output};
 use crate::control::count;
-use crate::exit::Failure;
+use crate::exit::{Failure, failure};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Sort {
@@ -89,12 +90,29 @@ async fn watch(query: &str, client: &Client, output: &Output) -> Result<(), Fail
             output.line(output.table(&[""; 7], &[row]).trim());
         }
         DirectoryChange::Gone { id } => {
-            output.line(&output.paint(Colour::Dim, &format!("{} gone", &id[..id.len().min(8)])));
+            let id = id.get(..8).unwrap_or(id);
+            output.line(&output.paint(Colour::Dim, &format!("{id} gone")));
         }
     });
+    stream_until_asked(stream, true, output).await
+}
+
+/// Prints a stream until Ctrl-C or until nobody reads it. One that should go on
+/// without end and ends all the same means that the node has.
+pub(crate) async fn stream_until_asked(
+    stream: impl Future<Output = Result<(), Failure>>,
+    endless: bool,
+    output: &Output,
+) -> Result<(), Failure> {
     tokio::select! {
-        result = stream => result,
+        result = stream => match result {
+            Ok(()) if endless => {
+                Err(failure(ErrorKind::Unavailable, "the node has stopped: start it with `homehost up`"))
+            }
+            result => result,
+        },
         _ = tokio::signal::ctrl_c() => Ok(()),
+        () = output.reader_gone() => Ok(()),
     }
 }
 

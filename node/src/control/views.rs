@@ -38,7 +38,10 @@ impl Control {
                 Some(rung) => format!("{exit} after {rung}"),
                 None => exit.to_string(),
             }),
-            problem: server.problem.clone(),
+            problem: server
+                .problem
+                .clone()
+                .or_else(|| self.announcer.problems().get(&definition.id).cloned()),
             note: server.note.clone(),
             addresses: join_addresses(server, &ips).iter().map(ToString::to_string).collect(),
             exec: definition.exec.clone(),
@@ -92,11 +95,11 @@ pub(super) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
         let text = format!("a filter has at most {TEXT_BYTES_MAX} bytes: shorten it");
         return Err(ApiError::new(ErrorKind::Usage, text));
     }
-    let tags = query.tags.unwrap_or_default();
+    let tags = query.tags.unwrap_or_default().to_lowercase();
     Ok(Query {
-        game: query.game,
+        game: query.game.map(|game| game.to_lowercase()),
         tags: tags.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
-        region: query.region,
+        region: query.region.map(|region| region.to_lowercase()),
         text: query.text,
         has_players: query.has_players,
         all: query.all,

@@ -14,8 +14,9 @@ use super::views;
 /// this often in any case.
 const RERUN: Duration = Duration::from_secs(5);
 
-/// Changes that come together are answered together.
-const GATHER: Duration = Duration::from_millis(100);
+/// Changes that come together are answered together; a search of a full replica
+/// takes milliseconds that admission waits for.
+const GATHER: Duration = Duration::from_millis(500);
 
 struct Watch {
     directory: DirectoryHandle,

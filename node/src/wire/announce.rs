@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use homehost_directory::publisher::{OwnServer, Publisher};
-use homehost_directory::{DirectoryHandle, Source};
+use futures::future::join_all;
+use homehost_directory::publisher::{OwnServer, Proposal, Publisher};
+use homehost_directory::{Admission, DirectoryHandle, Refusal, Source};
 use homehost_hosting::{ServerDefinition, ServerView, State};
 use homehost_mesh::{MeshHandle, Published};
 use homehost_protocol::gossip::{Topic, encode_batches};
@@ -13,12 +14,12 @@ use homehost_protocol::limits::RPC_OFFER_MAX;
 use homehost_protocol::record::listing::ListingState;
 use homehost_protocol::record::{RecordSigner, SignError};
 use homehost_protocol::rpc::Request;
-use homehost_protocol::validate::NoChains;
+use homehost_protocol::validate::{IgnoreReason, NoChains};
 use homehost_protocol::{
     JoinAddress, NodeId, Record, Scope, ServerId, ServerListing, UnixMillis, Verdict, validate,
 };
 use homehost_runtime::{Shutdown, wall_ms};
-use homehost_store::{Batch, Ledger, StoreError, Table};
+use homehost_store::{Batch, Ledger, Row, StoreError, Table};
 use tokio::sync::{mpsc, watch};
 
 use super::join::{join_addresses, own_ips};
@@ -29,8 +30,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// Things told to the announcer that may wait; what it does takes milliseconds.
 const QUEUE: usize = 64;
 
-/// Own records read at the start: each server of a device, twice over.
+/// Own records read at the start: all servers of a device, and those that were
+/// removed since their tombstones were last cleared away.
 const OWN_RECORDS_MAX: usize = 1024;
+
+/// Why a server that runs is not listed, for its owner.
+pub(crate) type Problems = Arc<BTreeMap<ServerId, String>>;
 
 /// Running servers by id.
 type Servers = Arc<BTreeMap<ServerId, ServerView>>;
@@ -45,6 +50,7 @@ enum Told {
 pub(crate) struct Announcer {
     told: mpsc::Sender<Told>,
     speaking: watch::Receiver<bool>,
+    problems: watch::Receiver<Problems>,
 }
 
 impl Announcer {
@@ -57,6 +63,11 @@ impl Announcer {
     /// A peer that keeps a replica is here.
     pub(crate) fn peer_joined(&self, node: NodeId, scope: Scope) {
         let _ = self.told.try_send(Told::PeerJoined(node, scope));
+    }
+
+    /// Why servers that run are not listed.
+    pub(crate) fn problems(&self) -> Problems {
+        self.problems.borrow().clone()
     }
 
     /// Waits until nothing that others were told of is left standing, or the
@@ -85,9 +96,8 @@ impl Announcement {
         let mut publisher = Publisher::default();
         let now = self.directory.now();
         let mut gone = Batch::new();
-        for (key, envelope) in self.ledger.scan(Table::OwnRecords, b"", OWN_RECORDS_MAX).await? {
-            let verdict = validate(&envelope, self.signer.network(), &NoChains, now.wall);
-            match verdict {
+        for (key, envelope) in self.own_records().await? {
+            match validate(&envelope, self.signer.network(), &NoChains, now.wall) {
                 Verdict::Accept(validated) => {
                     if let Record::ServerListing(listing) = validated.record {
                         let id = listing.id(&validated.header.root);
@@ -97,7 +107,8 @@ impl Announcement {
                     // The replica may have lost it; the ledger has not.
                     drop(self.directory.admit(vec![(envelope, Source::Own)]).await);
                 }
-                // Expired, or of a network that this folder was on before.
+                // The clock may be wrong, and be set in a moment.
+                Verdict::Ignore(IgnoreReason::Future) => {}
                 _ => gone = gone.delete(Table::OwnRecords, key),
             }
         }
@@ -106,8 +117,25 @@ impl Announcement {
         }
         let (told, inbox) = mpsc::channel(QUEUE);
         let (speaking_in, speaking) = watch::channel(publisher.says_anything());
-        let task = AnnounceTask { parts: self, publisher, inbox, speaking: speaking_in };
-        Ok((Announcer { told, speaking }, task))
+        let (problems_in, problems) = watch::channel(Problems::default());
+        let task = AnnounceTask {
+            parts: self,
+            publisher,
+            inbox,
+            speaking: speaking_in,
+            problems: problems_in,
+        };
+        Ok((Announcer { told, speaking, problems }, task))
+    }
+
+    /// What this node said on this network; a folder may have been on others.
+    async fn own_records(&self) -> Result<Vec<Row>, StoreError> {
+        self.ledger.scan(Table::OwnRecords, &self.key(b""), OWN_RECORDS_MAX).await
+    }
+
+    /// Key of a row in the ledger.
+    fn key(&self, row: &[u8]) -> Vec<u8> {
+        [self.signer.network().as_str().as_bytes(), b"/", row].concat()
     }
 }
 
@@ -117,6 +145,7 @@ pub(crate) struct AnnounceTask {
     publisher: Publisher,
     inbox: mpsc::Receiver<Told>,
     speaking: watch::Sender<bool>,
+    problems: watch::Sender<Problems>,
 }
 
 impl AnnounceTask {
@@ -139,9 +168,8 @@ impl AnnounceTask {
     async fn told(&mut self, told: Told) {
         match told {
             Told::Rejoined => {
-                self.look();
-                let records = self.publisher.rejoined(self.parts.directory.now());
-                self.say(records).await;
+                self.publisher.rejoined();
+                self.tick().await;
             }
             Told::PeerJoined(node, scope) if scope != Scope::Global => self.offer(node).await,
             Told::PeerJoined(..) => {}
@@ -150,11 +178,17 @@ impl AnnounceTask {
 
     async fn tick(&mut self) {
         self.look();
-        let now = self.parts.directory.now();
-        let listings = self.parts.directory.stats().listings;
-        let interval = homehost_directory::core::presence_interval(listings);
-        let records = self.publisher.tick(interval, now);
-        self.say(records).await;
+        let listings = self.publisher.listings(self.parts.directory.now());
+        let spoke = !listings.is_empty();
+        self.say(listings).await;
+        let interval =
+            homehost_directory::core::presence_interval(self.parts.directory.stats().listings);
+        let presence = self.publisher.presence(interval, spoke, self.parts.directory.now());
+        if let Some(presence) = presence {
+            self.say(vec![presence]).await;
+        }
+        let speaking = self.publisher.says_anything();
+        self.speaking.send_if_modified(|said| std::mem::replace(said, speaking) != speaking);
     }
 
     /// Tells the publisher what runs here at this moment.
@@ -182,49 +216,87 @@ impl AnnounceTask {
         self.publisher.set_running(running, undecided);
     }
 
-    /// Signs, keeps and sends records.
-    async fn say(&mut self, records: Vec<Record>) {
-        let mut listings = Vec::new();
-        let mut presences = Vec::new();
+    /// Signs, keeps and sends what was proposed, and tells the publisher how it went.
+    async fn say(&mut self, proposals: Vec<Proposal>) {
+        // Together, so that one write to the disk serves many.
+        let signed = join_all(proposals.iter().map(|proposal| self.sign(proposal))).await;
+        let mut far = BTreeMap::<Topic, Vec<Vec<u8>>>::new();
         let mut near = Vec::new();
-        for record in records {
-            let here = is_near_only(&self.parts.signer, &record);
-            match self.sign(&record).await {
-                Ok(envelope) if here => near.push(envelope),
-                Ok(envelope) if matches!(record, Record::Presence(_)) => presences.push(envelope),
-                Ok(envelope) => listings.push(envelope),
-                Err(error) => tracing::error!("failed to announce a server: {error}"),
+        let now = self.parts.directory.now();
+        for (proposal, signed) in proposals.into_iter().zip(signed) {
+            match signed {
+                Ok(envelope) => {
+                    self.problem(&proposal, None);
+                    if is_near_only(&self.parts.signer, &proposal) {
+                        near.push(envelope);
+                    } else {
+                        far.entry(topic_of(&proposal)).or_default().push(envelope.clone());
+                        // Rows of the link are named by a presence too.
+                        if topic_of(&proposal) == Topic::Presence && self.has_near_rows() {
+                            near.push(envelope);
+                        }
+                    }
+                    self.publisher.said(proposal, now);
+                }
+                Err(error) => {
+                    let text = format!("it cannot be listed: {error}; this is tried again");
+                    tracing::warn!("failed to announce: {error}");
+                    self.problem(&proposal, Some(text));
+                    self.publisher.failed(&proposal, now);
+                }
             }
         }
-        // Listings first, so that a presence finds its rows.
-        self.publish(Topic::Listings, listings).await;
-        self.publish(Topic::Presence, presences.clone()).await;
-        if !near.is_empty() {
-            near.extend(presences);
-            self.offer_to_link(&near).await;
+        for (topic, envelopes) in far {
+            self.publish(topic, envelopes).await;
         }
-        let speaking = self.publisher.says_anything();
-        self.speaking.send_if_modified(|said| std::mem::replace(said, speaking) != speaking);
+        if !near.is_empty() {
+            self.offer_to_link(&near);
+        }
     }
 
-    async fn sign(&self, record: &Record) -> anyhow::Result<Vec<u8>> {
+    /// Notes what is wrong with a server's listing, or that nothing is.
+    fn problem(&self, proposal: &Proposal, text: Option<String>) {
+        let Proposal::Listing(id, _) = proposal else { return };
+        self.problems.send_if_modified(|problems| {
+            let changed = problems.get(id) != text.as_ref();
+            if changed {
+                let problems = Arc::make_mut(problems);
+                match text {
+                    Some(text) => drop(problems.insert(*id, text)),
+                    None => drop(problems.remove(id)),
+                }
+            }
+            changed
+        });
+    }
+
+    async fn sign(&self, proposal: &Proposal) -> anyhow::Result<Vec<u8>> {
         let Announcement { signer, ledger, directory, .. } = &self.parts;
-        let id = match record {
-            Record::ServerListing(listing) => Some(listing.id(&signer.root())),
-            _ => None,
+        let (row, record) = match proposal {
+            Proposal::Listing(id, listing) => {
+                (id.as_ref(), Record::ServerListing((**listing).clone()))
+            }
+            Proposal::Presence(presence) => {
+                (b"presence".as_slice(), Record::Presence(presence.clone()))
+            }
         };
-        let row: &[u8] = id.as_ref().map_or(b"presence", |id| id.as_ref());
+        let key = self.parts.key(row);
         let now = wall_ms();
         // On disk before it is used: a number must never serve two bodies.
-        let key = [signer.network().as_str().as_bytes(), b"/", row].concat();
         let seq = ledger.next_seq(&key, now).await?;
-        let envelope = signer.sign(record, seq, UnixMillis(now))?;
-        if let Some(id) = id {
-            let batch = Batch::new().put(Table::OwnRecords, id.as_ref(), envelope.clone());
-            ledger.commit(batch).await?;
+        let envelope = signer.sign(&record, seq, UnixMillis(now))?;
+        if matches!(proposal, Proposal::Listing(..)) {
+            ledger.commit(Batch::new().put(Table::OwnRecords, key, envelope.clone())).await?;
         }
-        directory.admit(vec![(envelope.clone(), Source::Own)]).await?;
-        Ok(envelope)
+        let admitted = directory.admit(vec![(envelope.clone(), Source::Own)]).await?;
+        match admitted.admissions.into_iter().next() {
+            Some(Admission::Refused(Refusal::Ignored(IgnoreReason::Future))) => anyhow::bail!(
+                "this machine's clock was once far ahead, and others ignore what is dated so; \
+                 check the clock"
+            ),
+            Some(Admission::Refused(refusal)) => Err(refusal.into()),
+            _ => Ok(envelope),
+        }
     }
 
     async fn publish(&self, topic: Topic, envelopes: Vec<Vec<u8>>) {
@@ -238,8 +310,15 @@ impl AnnounceTask {
         }
     }
 
+    /// Whether own rows may only go to peers on the link.
+    fn has_near_rows(&self) -> bool {
+        let network = self.parts.signer.network();
+        let ips = own_ips(network, &self.parts.mesh.status().borrow());
+        network.is_main() && ips.iter().any(|ip| Scope::of(*ip) != Scope::Global)
+    }
+
     /// Rows that gossip must not carry go to each peer on the link by itself.
-    async fn offer_to_link(&self, envelopes: &[Vec<u8>]) {
+    fn offer_to_link(&self, envelopes: &[Vec<u8>]) {
         let status = self.parts.mesh.status().borrow().clone();
         let near = status.peers.iter().filter(|peer| {
             peer.holds_replica && matches!(peer.scope, Scope::OnLink | Scope::Loopback)
@@ -251,11 +330,10 @@ impl AnnounceTask {
 
     /// Offers a peer on the link all own rows that gossip must not carry.
     async fn offer(&self, node: NodeId) {
-        if !self.parts.signer.network().is_main() {
+        if !self.has_near_rows() {
             return;
         }
-        let own = self.parts.ledger.scan(Table::OwnRecords, b"", OWN_RECORDS_MAX).await;
-        let Ok(own) = own else { return };
+        let Ok(own) = self.parts.own_records().await else { return };
         let envelopes: Vec<_> = own.into_iter().map(|(_, envelope)| envelope).collect();
         self.offer_to(node, &envelopes);
     }
@@ -274,10 +352,18 @@ impl AnnounceTask {
 
 /// Whether a listing may only go to peers on the link. A tombstone has no
 /// addresses and goes to all: whoever has the row can drop it.
-fn is_near_only(signer: &RecordSigner, record: &Record) -> bool {
-    matches!(record, Record::ServerListing(listing)
+fn is_near_only(signer: &RecordSigner, proposal: &Proposal) -> bool {
+    matches!(proposal, Proposal::Listing(_, listing)
         if signer.network().is_main()
             && listing.addresses.iter().any(|address| address.scope() != Scope::Global))
+}
+
+/// Where a proposal is said; listings come before presence in order.
+fn topic_of(proposal: &Proposal) -> Topic {
+    match proposal {
+        Proposal::Listing(..) => Topic::Listings,
+        Proposal::Presence(_) => Topic::Presence,
+    }
 }
 
 fn own_server(server: &ServerView, addresses: Vec<JoinAddress>) -> OwnServer {

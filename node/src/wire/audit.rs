@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 /// Longest key of a request.
 const KEY_CHARS_MAX: usize = 64;
 
-/// Entries and receipts kept; a host acts a few times a day.
-const KEPT: usize = 10_000;
+/// Entries kept, and the receipts that belong to them; a host acts a few times a
+/// day.
+const KEPT: u64 = 10_000;
 
 /// An entry of the audit log.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,15 +25,21 @@ struct Entry {
     at: String,
     by: Principal,
     action: Action,
+    /// The caller's key.
+    key: Option<String>,
     /// `begun`, `done`, or what went wrong.
     outcome: String,
 }
 
-/// A receipt and the request that it answers.
+/// What is known of a request with a key.
 #[derive(Debug, Serialize, Deserialize)]
-struct StoredReceipt {
-    action: Action,
-    receipt: Receipt,
+struct KnownRequest {
+    /// Its entry.
+    id: u64,
+    /// Digest of the action, which may hold a password.
+    action: String,
+    /// Present once it is done.
+    receipt: Option<Receipt>,
 }
 
 /// The audit log.
@@ -63,18 +70,8 @@ pub(crate) enum Begun {
 }
 
 impl Audit {
-    /// Opens the log and forgets what is older than anybody asks for.
-    pub(crate) async fn open(ledger: Ledger) -> Result<Self, StoreError> {
-        for table in [Table::Audit, Table::Receipts] {
-            let rows = ledger.scan(table, b"", 2 * KEPT).await?;
-            let over = rows.len().saturating_sub(KEPT);
-            let old = rows.into_iter().take(over);
-            let batch = old.fold(Batch::new(), |batch, (key, _)| batch.delete(table, key));
-            if !batch.is_empty() {
-                ledger.commit(batch).await?;
-            }
-        }
-        Ok(Self { ledger, under_way: Arc::default() })
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        Self { ledger, under_way: Arc::default() }
     }
 
     /// Enters an action before it is done.
@@ -93,7 +90,7 @@ impl Audit {
                 Some(held)
             }
         };
-        match self.enter(&request.action, by).await {
+        match self.enter(request, by).await {
             Ok(id) => Ok(Begun::New { id, held }),
             // A full disk must not keep a game from being stopped.
             Err(error) if always_allowed(&request.action) => {
@@ -119,23 +116,62 @@ impl Audit {
             Ok(_) => "done".to_owned(),
             Err(error) => error.message.clone(),
         };
-        let entry = Entry { at: now(), by, action: request.action.clone(), outcome };
+        let digest = digest(&request.action);
+        let key = request.key.clone();
+        let entry =
+            Entry { at: now(), by, action: redacted(request.action), key: request.key, outcome };
         let mut batch = Batch::new().put(Table::Audit, id.to_be_bytes(), json(&entry));
-        if let (Some(key), Ok(receipt)) = (request.key, result) {
-            let stored = StoredReceipt { action: request.action, receipt: receipt.clone() };
-            batch = batch.put(Table::Receipts, key, json(&stored));
-        }
+        batch = match (key, result) {
+            (Some(key), Ok(receipt)) => {
+                let known = KnownRequest { id, action: digest, receipt: Some(receipt.clone()) };
+                batch.put(Table::Receipts, key, json(&known))
+            }
+            // It may be tried again with the same key.
+            (Some(key), Err(_)) => batch.delete(Table::Receipts, key),
+            (None, _) => batch,
+        };
         if let Err(error) = self.ledger.commit(batch).await {
             tracing::error!("failed to enter an outcome into the audit log: {error}");
         }
     }
 
-    async fn enter(&self, action: &Action, by: &Principal) -> Result<u64, StoreError> {
-        let id = self.ledger.next_seq(b"audit", 1).await?;
-        let entry =
-            Entry { at: now(), by: by.clone(), action: action.clone(), outcome: "begun".into() };
-        self.ledger.commit(Batch::new().put(Table::Audit, id.to_be_bytes(), json(&entry))).await?;
+    /// Enters an action with its key, and lets go of what is too old.
+    async fn enter(&self, request: &ActionRequest, by: &Principal) -> Result<u64, StoreError> {
+        let id = self.ledger.next_seq(b"audit", 0).await?;
+        let entry = Entry {
+            at: now(),
+            by: by.clone(),
+            action: redacted(request.action.clone()),
+            key: request.key.clone(),
+            outcome: "begun".into(),
+        };
+        let mut batch = Batch::new().put(Table::Audit, id.to_be_bytes(), json(&entry));
+        if let Some(key) = &request.key {
+            let known = KnownRequest { id, action: digest(&request.action), receipt: None };
+            batch = batch.put(Table::Receipts, key.as_bytes(), json(&known));
+        }
+        if let Some(old) = id.checked_sub(KEPT) {
+            batch = self.forget(old, batch).await?;
+        }
+        self.ledger.commit(batch).await?;
         Ok(id)
+    }
+
+    /// Ids have no gaps, so one entry in lets one out.
+    async fn forget(&self, id: u64, batch: Batch) -> Result<Batch, StoreError> {
+        let Some(entry) = self.ledger.get(Table::Audit, &id.to_be_bytes()).await? else {
+            return Ok(batch);
+        };
+        let batch = batch.delete(Table::Audit, id.to_be_bytes());
+        let Some(key) = serde_json::from_slice::<Entry>(&entry).ok().and_then(|entry| entry.key)
+        else {
+            return Ok(batch);
+        };
+        let known = self.ledger.get(Table::Receipts, key.as_bytes()).await?;
+        let known = known.and_then(|bytes| serde_json::from_slice::<KnownRequest>(&bytes).ok());
+        // The key may have been used again since.
+        let same = known.is_none_or(|known| known.id == id);
+        Ok(if same { batch.delete(Table::Receipts, key) } else { batch })
     }
 
     fn hold(&self, key: &str) -> Result<KeyHeld, ApiError> {
@@ -154,13 +190,29 @@ impl Audit {
     async fn receipt(&self, key: &str, action: &Action) -> Result<Option<Receipt>, ApiError> {
         let stored = self.ledger.get(Table::Receipts, key.as_bytes()).await;
         let Some(bytes) = stored.map_err(|error| store_error(&error))? else { return Ok(None) };
-        let Ok(stored) = serde_json::from_slice::<StoredReceipt>(&bytes) else { return Ok(None) };
-        if stored.action != *action {
+        let Ok(known) = serde_json::from_slice::<KnownRequest>(&bytes) else { return Ok(None) };
+        if known.action != digest(action) {
             let text = "this request key was used for another action: choose another key";
             return Err(ApiError::new(ErrorKind::Conflict, text));
         }
-        Ok(Some(stored.receipt))
+        known.receipt.map(Some).ok_or_else(|| {
+            let text = "a request with this key was begun and cut off: look at what it did, \
+                        then ask with another key";
+            ApiError::new(ErrorKind::Conflict, text)
+        })
     }
+}
+
+/// What is typed into a console may be a password.
+fn redacted(action: Action) -> Action {
+    match action {
+        Action::ServerInput { server, .. } => Action::ServerInput { server, line: "…".into() },
+        other => other,
+    }
+}
+
+fn digest(action: &Action) -> String {
+    blake3::hash(&json(action)).to_hex().to_string()
 }
 
 /// What a person must always be able to do.

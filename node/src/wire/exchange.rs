@@ -1,12 +1,13 @@
 //! Mesh and directory: what peers say goes into the directory, what they ask
 //! comes out of it, and what is missing is asked for.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use homehost_directory::{DirectoryHandle, Judgement, Source};
-use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, ReplyToken};
+use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, ReplyToken, RequestError};
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{REPLICA_ROWS_MAX, RPC_IDS_MAX};
 use homehost_protocol::rpc::{Request, Response};
@@ -16,16 +17,20 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::announce::Announcer;
 
-/// Whole replicas that are asked for after every join: one could be a liar's.
+/// Whole replicas that are read after every join: one could be a liar's.
 const PULLS_PER_JOIN: usize = 2;
 
-/// Later on, one peer in this time is asked for what it holds, until set
-/// reconciliation does that for less.
-const PULL_PAUSE: Duration = Duration::from_secs(600);
+/// How often a node that has not read enough replicas yet looks for another.
+const PULL_AGAIN: Duration = Duration::from_secs(15);
 
 /// Longest time that one pull may take: a full replica of some 220 pages, and as
 /// much again for a slow uplink.
 const PULL_TIME_MAX: Duration = Duration::from_secs(240);
+
+/// How often one page is asked for when the peer is busy, and the pause between.
+const PAGE_TRIES: usize = 5;
+/// See [`PAGE_TRIES`].
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Pages that are read at once; after that a peer answers two a second
 /// (spec/mesh §4), and asking faster would be refused.
@@ -51,9 +56,22 @@ pub(crate) struct Exchange {
     fetches: Arc<Semaphore>,
     fetched: BTreeMap<ServerId, Instant>,
     fetched_order: VecDeque<ServerId>,
-    peers: usize,
-    pulls_left: usize,
-    last_pull: Option<Instant>,
+    /// Connected peers that keep a replica, and whether they are on the link.
+    holders: BTreeMap<NodeId, bool>,
+    pulls: Arc<Pulls>,
+}
+
+/// What came of reading replicas since this node joined.
+#[derive(Default)]
+struct Pulls {
+    done: AtomicUsize,
+    under_way: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Pulls {
+    fn under_way(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Exchange {
@@ -65,9 +83,8 @@ impl Exchange {
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             fetched: BTreeMap::new(),
             fetched_order: VecDeque::new(),
-            peers: 0,
-            pulls_left: PULLS_PER_JOIN,
-            last_pull: None,
+            holders: BTreeMap::new(),
+            pulls: Arc::default(),
         }
     }
 
@@ -77,10 +94,12 @@ impl Exchange {
         mut events: mpsc::Receiver<MeshEvent>,
         shutdown: Shutdown,
     ) -> Result<(), std::convert::Infallible> {
+        let mut again = tokio::time::interval(PULL_AGAIN);
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.stopping() => return Ok(()),
+                _ = again.tick() => self.pull_from_somebody(),
                 event = events.recv() => match event {
                     Some(event) => self.handle(event).await,
                     None => return Ok(()),
@@ -99,18 +118,16 @@ impl Exchange {
                 self.answer(request, on_link, reply).await;
             }
             MeshEvent::PeerJoined { node, scope, holds_replica } => {
-                self.peers += 1;
                 if holds_replica {
-                    self.pull_if_due(node, scope);
+                    if self.holders.is_empty() {
+                        self.pulls.done.store(0, Ordering::Relaxed);
+                    }
+                    self.holders.insert(node, scope != Scope::Global);
+                    self.pull_from_somebody();
                     self.announcer.peer_joined(node, scope);
                 }
             }
-            MeshEvent::PeerLeft { .. } => {
-                self.peers = self.peers.saturating_sub(1);
-                if self.peers == 0 {
-                    self.pulls_left = PULLS_PER_JOIN;
-                }
-            }
+            MeshEvent::PeerLeft { node } => drop(self.holders.remove(&node)),
             MeshEvent::GossipJoined => self.announcer.rejoined(),
             MeshEvent::Listening { address } => tracing::debug!(%address, "listening"),
             MeshEvent::ListenFailed { address, reason, .. } => {
@@ -137,7 +154,7 @@ impl Exchange {
             Request::Page { after } => self.directory.page(after, on_link).await,
             Request::Get { ids } => self.directory.get(ids, on_link).await,
             Request::Offer { envelopes } => {
-                let source = Source::Peer { on_link, age: Duration::ZERO };
+                let source = Source::Peer { on_link, age: Some(Duration::ZERO) };
                 let offered = envelopes.into_iter().map(|bytes| (bytes, source)).collect();
                 self.directory.admit(offered).await.map(|_| Response::default())
             }
@@ -160,9 +177,11 @@ impl Exchange {
         }
         ids.retain(|id| !self.fetched.contains_key(id));
         ids.truncate(RPC_IDS_MAX);
-        if ids.is_empty() {
+        // A peer whose replica is being read tells of them anyway.
+        if ids.is_empty() || self.pulls.under_way().contains(&from) {
             return;
         }
+        let on_link = self.holders.get(&from).copied().unwrap_or(false);
         // Over the bound, the next presence asks again.
         let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
         for id in &ids {
@@ -173,29 +192,33 @@ impl Exchange {
         tokio::spawn(async move {
             let _held = permit;
             match mesh.request(from, Request::Get { ids }).await {
-                Ok(response) => drop(admit(&directory, response, false).await),
+                Ok(response) => drop(admit(&directory, response, on_link).await),
                 Err(error) => tracing::debug!(%from, "failed to fetch listings: {error}"),
             }
         });
     }
 
-    /// Asks a peer for everything, if this is the time for it.
-    fn pull_if_due(&mut self, node: NodeId, scope: Scope) {
-        let now = Instant::now();
-        if self.pulls_left > 0 {
-            self.pulls_left -= 1;
-        } else if self.last_pull.is_some_and(|at| now < at + PULL_PAUSE) {
-            return;
-        }
-        self.last_pull = Some(now);
+    /// Reads the replica of a peer that was not read yet, if enough were not.
+    fn pull_from_somebody(&self) {
+        let mut under_way = self.pulls.under_way();
+        let enough = self.pulls.done.load(Ordering::Relaxed) + under_way.len() >= PULLS_PER_JOIN;
+        let next = self.holders.iter().find(|(node, _)| !under_way.contains(*node));
+        let Some((&node, &on_link)) = next.filter(|_| !enough) else { return };
+        under_way.insert(node);
+        drop(under_way);
         let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
+        let pulls = self.pulls.clone();
         tokio::spawn(async move {
-            let pull = pull(&mesh, &directory, node, scope != Scope::Global);
+            let pull = pull(&mesh, &directory, node, on_link);
             match tokio::time::timeout(PULL_TIME_MAX, pull).await {
-                Ok(Ok(rows)) => tracing::info!(%node, rows, "asked a peer for what it holds"),
-                Ok(Err(error)) => tracing::warn!(%node, "failed to ask for rows: {error}"),
+                Ok(Ok(records)) => {
+                    pulls.done.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(%node, records, "read what a peer holds");
+                }
+                Ok(Err(error)) => tracing::warn!(%node, "failed to read a replica: {error}"),
                 Err(_) => tracing::warn!(%node, "a peer took too long to tell what it holds"),
             }
+            pulls.under_way().remove(&node);
         });
     }
 }
@@ -206,14 +229,14 @@ async fn pull(
     directory: &DirectoryHandle,
     node: NodeId,
     on_link: bool,
-) -> Result<usize, homehost_mesh::RequestError> {
+) -> Result<usize, RequestError> {
     let mut after = None;
     let mut records = 0;
     for page in 1.. {
         if page > PAGES_AT_ONCE {
             tokio::time::sleep(PAGE_PAUSE).await;
         }
-        let response = mesh.request(node, Request::Page { after }).await?;
+        let response = page_after(mesh, node, after).await?;
         records += response.records.len();
         let next = response.next;
         if admit(directory, response, on_link).await.is_err() {
@@ -228,6 +251,26 @@ async fn pull(
     Ok(records)
 }
 
+/// One page; a peer that is over its budget or busy is asked again.
+async fn page_after(
+    mesh: &MeshHandle,
+    node: NodeId,
+    after: Option<ServerId>,
+) -> Result<Response, RequestError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match mesh.request(node, Request::Page { after }).await {
+            Err(RequestError::Refused(_) | RequestError::Timeout | RequestError::Busy)
+                if tries < PAGE_TRIES =>
+            {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 async fn admit(
     directory: &DirectoryHandle,
     response: Response,
@@ -235,7 +278,7 @@ async fn admit(
 ) -> Result<(), homehost_directory::DirectoryClosed> {
     let held = response.records.into_iter();
     let records = held.map(|held| {
-        let age = Duration::from_secs(held.age_s.into());
+        let age = held.age_s.map(|seconds| Duration::from_secs(seconds.into()));
         (held.envelope, Source::Peer { on_link, age })
     });
     directory.admit(records.collect()).await.map(drop)

@@ -14,9 +14,13 @@ use homehost_protocol::{JoinAddress, NetworkName, Scope, Transport};
 /// one. Loopback is told only when there is nothing else, which is the network
 /// of one machine.
 pub(crate) fn own_ips(network: &NetworkName, mesh: &MeshStatus) -> Vec<IpAddr> {
-    let listening = mesh.listening.iter().filter_map(ip_of);
-    let mut ips: Vec<IpAddr> =
-        listening.chain(mesh.observed.iter().map(|observed| observed.ip)).collect();
+    let mut ips: Vec<IpAddr> = mesh.listening.iter().filter_map(ip_of).collect();
+    for is_v6 in [false, true] {
+        let known = |ip: &IpAddr| ip.is_ipv6() == is_v6 && Scope::of(*ip) == Scope::Global;
+        if !ips.iter().any(known) {
+            ips.extend(seen_by_others(mesh, is_v6));
+        }
+    }
     // Link-local IPv6 needs a zone that no other machine knows.
     ips.retain(|ip| {
         Scope::of(*ip) != Scope::Nowhere
@@ -33,6 +37,19 @@ pub(crate) fn own_ips(network: &NetworkName, mesh: &MeshStatus) -> Vec<IpAddr> {
     }
     ips.truncate(JOIN_ADDRESSES_MAX);
     ips
+}
+
+/// The global address of a family at which most others see this machine.
+///
+/// One stranger must not decide where our players are sent: as soon as there
+/// are two voices, two must agree. A voice is a prefix, not a peer.
+fn seen_by_others(mesh: &MeshStatus, is_v6: bool) -> Option<IpAddr> {
+    let seen = mesh.observed.iter().filter(|observed| {
+        observed.ip.is_ipv6() == is_v6 && Scope::of(observed.ip) == Scope::Global
+    });
+    let voices: usize = seen.clone().map(|observed| observed.voices).sum();
+    let best = seen.max_by_key(|observed| (observed.voices, observed.ip))?;
+    (voices < 2 || best.voices >= 2).then_some(best.ip)
 }
 
 fn rank(ip: IpAddr) -> u8 {
@@ -79,7 +96,11 @@ mod tests {
             listening: listening.iter().map(|text| text.parse().unwrap()).collect(),
             observed: observed
                 .iter()
-                .map(|ip| homehost_mesh::ObservedAddress { ip: ip.parse().unwrap(), peers: 1 })
+                .map(|text| {
+                    let (ip, voices) = text.split_once('*').unwrap_or((text, "1"));
+                    let (ip, voices) = (ip.parse().unwrap(), voices.parse().unwrap());
+                    homehost_mesh::ObservedAddress { ip, peers: voices, voices }
+                })
                 .collect(),
             ..MeshStatus::default()
         };
@@ -96,5 +117,15 @@ mod tests {
         let alone = ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1", "/ip6/::1/tcp/1"];
         assert_eq!(ips("local", &alone, &["127.0.0.1"]), ["127.0.0.1"]);
         assert_eq!(ips("main", &[], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn one_stranger_does_not_decide_where_players_are_sent() {
+        let home = ["/ip4/192.168.0.9/tcp/1"];
+        assert_eq!(ips("main", &home, &["1.1.1.1", "8.8.8.8*2"]), ["8.8.8.8"]);
+        assert_eq!(ips("main", &home, &["1.1.1.1", "8.8.8.8"]), ["192.168.0.9"]);
+        let server = ["/ip4/8.8.8.8/tcp/1"];
+        assert_eq!(ips("main", &server, &["1.1.1.1*9"]), ["8.8.8.8"]);
+        assert_eq!(ips("main", &server, &["2a01:4f8::1*3"]), ["8.8.8.8", "2a01:4f8::1"]);
     }
 }

@@ -86,13 +86,7 @@ impl HostAnnouncement {
 
 impl crate::keys::DeviceKey {
     /// The co-signature of a node whose transport key this is.
-    pub fn co_sign(
-        &self,
-        root: &RootId,
-        dev: u8,
-        seq: u64,
-        network: &NetworkName,
-    ) -> CoSignature {
+    pub fn co_sign(&self, root: &RootId, dev: u8, seq: u64, network: &NetworkName) -> CoSignature {
         use ed25519_dalek::Signer as _;
         let input = HostAnnouncement::co_signing_input(root, dev, seq, network);
         CoSignature(self.signing().sign(&input).to_bytes())

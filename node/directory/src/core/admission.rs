@@ -1,16 +1,19 @@
 //! The one way in: validated, in order, wanted.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
-use homehost_protocol::limits::{REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
+use homehost_protocol::limits::{AHEAD_MAX, REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
+use homehost_protocol::record::Header;
 use homehost_protocol::validate::{IgnoreReason, NoChains, claimed_root};
 use homehost_protocol::{
-    NetworkName, Presence, Record, RootId, Scope, ServerId, ServerListing, Validated, Verdict,
-    validate,
+    NetworkName, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing, Validated,
+    Verdict, validate,
 };
 
-use super::row::{self, HostPresence, Row};
-use super::{Directory, Moment, Output};
+use super::liveness::stale_after;
+use super::row::{self, HostPresence, Row, Stored};
+use super::{Device, Directory, Moment, Output};
 
 /// How a record came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +24,23 @@ pub enum Source {
     Peer {
         /// Whether that peer is on the same link or machine.
         on_link: bool,
-        /// How long ago that peer last heard of it, as it says.
-        age: Duration,
+        /// How long ago that peer last heard of it, as it says; `None` when it
+        /// only has it from its disk.
+        age: Option<Duration>,
     },
     /// Signed by this node.
     Own,
+}
+
+/// What became of a row from disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// It is in.
+    Row,
+    /// It is sound, but not for here and now; it should stay on disk.
+    Elsewhere,
+    /// It holds no longer and should be removed from disk.
+    Damaged,
 }
 
 /// What became of a record.
@@ -163,19 +178,27 @@ impl Directory {
         (admission, outputs)
     }
 
-    /// Takes in a row from disk. False when it holds no longer and should be
-    /// removed there.
-    pub fn load(&mut self, key: &[u8], value: &[u8], now: Moment) -> bool {
-        let Some((first_seen, seen, envelope)) = row::parse_value(value) else { return false };
-        let Verdict::Accept(validated) = validate(envelope, &self.network, &NoChains, now.wall)
-        else {
-            return false;
-        };
-        let Record::ServerListing(listing) = validated.record else { return false };
-        let id = listing.id(&validated.header.root);
-        if row::key(&id) != key {
-            return false;
+    /// Takes in a row from disk.
+    pub fn load(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
+        let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
+        if !row::is_key_of(&self.network, key) {
+            // Another network's, where this node may return to.
+            let old = now.wall.since(stored.seen) > OTHER_NETWORK_KEPT;
+            return if old { Loaded::Damaged } else { Loaded::Elsewhere };
         }
+        let validated = match validate(stored.envelope, &self.network, &NoChains, now.wall) {
+            Verdict::Accept(validated) => validated,
+            // The clock may be wrong, and be set in a moment.
+            Verdict::Ignore(IgnoreReason::Future) => return Loaded::Elsewhere,
+            _ => return Loaded::Damaged,
+        };
+        let Record::ServerListing(listing) = validated.record else { return Loaded::Damaged };
+        let id = listing.id(&validated.header.root);
+        if row::key(&self.network, &id) != key {
+            return Loaded::Damaged;
+        }
+        // A row whose host was silent is stale from the beginning.
+        let silent = if stored.stale { stale_after(REPLICA_ROWS_MAX) } else { Duration::ZERO };
         self.put_row(Row {
             id,
             rec_id: validated.id,
@@ -183,13 +206,14 @@ impl Directory {
             text: row::search_text(&listing),
             header: validated.header,
             listing,
-            envelope: envelope.to_vec(),
-            first_seen,
+            envelope: stored.envelope.to_vec(),
+            first_seen: stored.first_seen,
             heard: None,
-            seen,
-            loaded: now.mono,
+            seen: stored.seen,
+            loaded: now.mono.saturating_sub(silent),
+            stored_stale: stored.stale,
         });
-        true
+        Loaded::Row
     }
 
     fn admit_validated(
@@ -219,36 +243,30 @@ impl Directory {
         let header = validated.header;
         let id = listing.id(&header.root);
         self.check_scope(&listing, source)?;
-        let heard = now.mono.saturating_sub(age_of(source));
+        let heard = heard_at(source, &header, now);
+        let mut first_seen = now.wall;
         let mut retain_until = header.expires().min(now.wall.plus(header.ttl));
         if let Some(row) = self.rows.get_mut(&id) {
             if row.rec_id == validated.id {
-                // A peer knows a row that came from disk: that confirms it.
-                if row.heard.is_none() && matches!(source, Source::Peer { .. }) {
-                    row.heard = Some(heard);
+                // A peer that heard of a row that we have from disk confirms it.
+                if row.heard.is_none() && heard.is_some() && source != Source::Gossip {
+                    row.heard = heard;
                     outputs.push(Output::Changed(id));
                 }
                 return Err(Refusal::Known);
             }
-            match header.order().cmp(&row.header.order()) {
-                std::cmp::Ordering::Less => return Err(Refusal::Old),
-                std::cmp::Ordering::Equal if row.rec_id < validated.id => {
-                    return Err(Refusal::Equivocation);
-                }
-                _ => {}
-            }
+            standing((row.header.order(), row.rec_id), (header.order(), validated.id))?;
+            first_seen = row.first_seen;
             if listing.is_withdrawn() {
                 // The version that it takes back may live longer than the
                 // tombstone itself, if the host's clock went backwards.
                 retain_until = retain_until.max(row.retain_until);
             }
-        } else {
+        } else if source != Source::Own {
             self.check_room(&header.root)?;
         }
-        outputs.push(Output::Store {
-            key: row::key(&id),
-            value: row::value(now.wall, now.wall, bytes),
-        });
+        let stored = Stored { first_seen, seen: now.wall, stale: false, envelope: bytes };
+        outputs.push(Output::Store { key: row::key(&self.network, &id), value: stored.encode() });
         outputs.push(Output::Changed(id));
         self.put_row(Row {
             id,
@@ -257,11 +275,12 @@ impl Directory {
             text: row::search_text(&listing),
             listing,
             envelope: bytes.to_vec(),
-            first_seen: now.wall,
-            heard: Some(heard),
+            first_seen,
+            heard,
             seen: now.wall,
             loaded: now.mono,
             retain_until,
+            stored_stale: false,
         });
         Ok(())
     }
@@ -278,19 +297,9 @@ impl Directory {
         let device = (validated.header.root, validated.header.dev);
         let order = validated.header.order();
         let before = self.presences.get(&device);
-        if let Some(before) = before {
-            match order.cmp(&before.order) {
-                std::cmp::Ordering::Less => return Err(Refusal::Old),
-                std::cmp::Ordering::Equal if before.rec_id == validated.id => {
-                    return Err(Refusal::Known);
-                }
-                std::cmp::Ordering::Equal if before.rec_id < validated.id => {
-                    return Err(Refusal::Equivocation);
-                }
-                _ => {}
-            }
-        } else if self.presences.len() >= REPLICA_ROWS_MAX {
-            return Err(Refusal::Full);
+        match before {
+            Some(before) => standing((before.order, before.rec_id), (order, validated.id))?,
+            None => self.make_room_for(device)?,
         }
         let missing = self.missing(&device.0, &presence);
         if !missing.is_empty() {
@@ -299,7 +308,7 @@ impl Directory {
         if let Some(ids) = self.of_root.get(&device.0) {
             outputs.extend(ids.iter().map(|id| Output::Changed(*id)));
         }
-        let heard = now.mono.saturating_sub(age_of(source));
+        let heard = heard_at(source, &validated.header, now).unwrap_or_default();
         let envelope = bytes.to_vec();
         let rec_id = validated.id;
         let presence = HostPresence { order, rec_id, presence, envelope, heard };
@@ -335,6 +344,25 @@ impl Directory {
         if fits { Ok(()) } else { Err(Refusal::Scope) }
     }
 
+    /// Makes room for the presence of a device that has none yet. Presences of
+    /// roots without a row make way for one another and for nobody else.
+    fn make_room_for(&mut self, device: Device) -> Result<(), Refusal> {
+        if self.of_root.contains_key(&device.0) {
+            // A device a row is the most that honest hosts need.
+            let full = self.presences.len() >= REPLICA_ROWS_MAX + STRANGERS_MAX;
+            return if full { Err(Refusal::Full) } else { Ok(()) };
+        }
+        self.strangers.push_back(device);
+        while self.strangers.len() > STRANGERS_MAX
+            && let Some(oldest) = self.strangers.pop_front()
+        {
+            if !self.of_root.contains_key(&oldest.0) {
+                self.presences.remove(&oldest);
+            }
+        }
+        Ok(())
+    }
+
     fn check_room(&self, root: &RootId) -> Result<(), Refusal> {
         if self.of_root.get(root).is_some_and(|ids| ids.len() >= ROWS_PER_ROOT_MAX) {
             return Err(Refusal::RootQuota);
@@ -357,9 +385,34 @@ impl Directory {
 /// that it stopped within a day.
 const ROWS_PER_ROOT_MAX: usize = 2 * SERVERS_PER_DEVICE_MAX;
 
-fn age_of(source: Source) -> Duration {
-    match source {
-        Source::Peer { age, .. } => age,
-        Source::Gossip | Source::Own => Duration::ZERO,
+/// Presences kept of roots whose listings are not here: they arrive in any
+/// order, but a root that never shows a listing is nobody.
+const STRANGERS_MAX: usize = 1024;
+
+/// How long rows of another network stay on disk for a node that may return.
+const OTHER_NETWORK_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Whether a record replaces the one that stands: the higher order does, and of
+/// two with one order the lower id.
+fn standing(
+    (old, old_id): ((u16, u64), RecId),
+    (new, new_id): ((u16, u64), RecId),
+) -> Result<(), Refusal> {
+    match new.cmp(&old) {
+        Ordering::Less => Err(Refusal::Old),
+        Ordering::Equal if new_id == old_id => Err(Refusal::Known),
+        Ordering::Equal if new_id > old_id => Err(Refusal::Equivocation),
+        Ordering::Equal | Ordering::Greater => Ok(()),
     }
+}
+
+/// When the network last vouched for a record. A peer's word on its age counts
+/// only as far as the record's own date allows: a liar could otherwise keep a
+/// dead host alive.
+fn heard_at(source: Source, header: &Header, now: Moment) -> Option<Duration> {
+    let age = match source {
+        Source::Peer { age, .. } => age?.max(now.wall.since(header.issued.plus(AHEAD_MAX))),
+        Source::Gossip | Source::Own => Duration::ZERO,
+    };
+    Some(now.mono.saturating_sub(age))
 }

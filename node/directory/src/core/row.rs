@@ -5,7 +5,7 @@ use std::time::Duration;
 use homehost_protocol::record::Header;
 use homehost_protocol::record::presence::ServerPresence;
 use homehost_protocol::{
-    JoinAddress, Presence, RecId, RootId, ServerId, ServerListing, UnixMillis,
+    JoinAddress, NetworkName, Presence, RecId, RootId, ServerId, ServerListing, UnixMillis,
 };
 
 use super::{Directory, Moment};
@@ -30,8 +30,18 @@ pub(super) struct Row {
     pub(super) loaded: Duration,
     /// When it may be forgotten.
     pub(super) retain_until: UnixMillis,
-    /// What free text is matched against.
+    /// Lower-case name, description, game and tags, a line each: what free text
+    /// is matched against.
     pub(super) text: String,
+    /// Whether the row on disk says that its host is silent.
+    pub(super) stored_stale: bool,
+}
+
+impl Row {
+    /// The lower-case name.
+    pub(super) fn name(&self) -> &str {
+        self.text.split('\n').next().unwrap_or_default()
+    }
 }
 
 /// The newest presence of a device.
@@ -87,8 +97,6 @@ pub struct RowView {
     pub first_seen: UnixMillis,
     /// When it was last known to be alive.
     pub seen: UnixMillis,
-    /// Lower-case name, description, game and tags.
-    pub text: String,
 }
 
 impl RowView {
@@ -121,7 +129,6 @@ impl Directory {
             issued: row.header.issued,
             first_seen: row.first_seen,
             seen,
-            text: row.text.clone(),
         }
     }
 }
@@ -140,32 +147,50 @@ pub(super) fn search_text(listing: &ServerListing) -> String {
     text
 }
 
-/// First byte of a replica key that holds a listing.
-const LISTING_KEY: u8 = b'l';
 /// Version of the replica value below.
 const VALUE_VERSION: u8 = 1;
 
-/// Key of a row in the replica.
-pub(super) fn key(id: &ServerId) -> Vec<u8> {
-    [&[LISTING_KEY], id.as_ref()].concat()
+/// Flag of a value: the host was silent.
+const STALE: u8 = 1;
+
+/// Key of a row in the replica: rows of several networks lie side by side.
+pub(super) fn key(network: &NetworkName, id: &ServerId) -> Vec<u8> {
+    [network.as_str().as_bytes(), b"/", id.as_ref()].concat()
 }
 
-/// Value of a row in the replica: version, first seen, seen (Unix milliseconds,
-/// big endian), envelope.
-pub(super) fn value(first_seen: UnixMillis, seen: UnixMillis, envelope: &[u8]) -> Vec<u8> {
-    [&[VALUE_VERSION][..], &first_seen.0.to_be_bytes(), &seen.0.to_be_bytes(), envelope].concat()
+/// Whether a key of the replica is of a network.
+pub(super) fn is_key_of(network: &NetworkName, key: &[u8]) -> bool {
+    let rest = key.strip_prefix(network.as_str().as_bytes());
+    rest.is_some_and(|rest| rest.len() == 1 + ServerId::LEN && rest[0] == b'/')
 }
 
-/// A value taken apart: first seen, seen, envelope.
-pub(super) fn parse_value(value: &[u8]) -> Option<(UnixMillis, UnixMillis, &[u8])> {
-    let (&version, rest) = value.split_first()?;
-    let (first_seen, rest) = rest.split_first_chunk()?;
-    let (seen, envelope) = rest.split_first_chunk()?;
-    (version == VALUE_VERSION).then(|| {
-        (
-            UnixMillis(u64::from_be_bytes(*first_seen)),
-            UnixMillis(u64::from_be_bytes(*seen)),
+/// A row as it lies in the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored<'a> {
+    pub(super) first_seen: UnixMillis,
+    pub(super) seen: UnixMillis,
+    pub(super) stale: bool,
+    pub(super) envelope: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    /// The bytes: version, flags, first seen, seen (Unix milliseconds, big
+    /// endian), envelope.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let head = [VALUE_VERSION, if self.stale { STALE } else { 0 }];
+        let times = [self.first_seen.0.to_be_bytes(), self.seen.0.to_be_bytes()].concat();
+        [&head, times.as_slice(), self.envelope].concat()
+    }
+
+    pub(super) fn decode(value: &'a [u8]) -> Option<Self> {
+        let (&[version, flags], rest) = value.split_first_chunk()?;
+        let (first_seen, rest) = rest.split_first_chunk()?;
+        let (seen, envelope) = rest.split_first_chunk()?;
+        (version == VALUE_VERSION).then(|| Self {
+            first_seen: UnixMillis(u64::from_be_bytes(*first_seen)),
+            seen: UnixMillis(u64::from_be_bytes(*seen)),
+            stale: flags & STALE != 0,
             envelope,
-        )
-    })
+        })
+    }
 }

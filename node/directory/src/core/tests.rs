@@ -174,15 +174,15 @@ fn a_row_from_disk_is_shown_and_not_yet_confirmed() {
         panic!("a row to store")
     };
     let mut after = directory();
-    assert!(after.load(&key, &value, moment(3600)));
+    assert_eq!(after.load(&key, &value, moment(3600)), Loaded::Row);
     let view = after.view(&id(1, 1), moment(3600)).expect("the row");
     assert_eq!((view.status, view.confirmed), (RowStatus::Live, false));
     assert_eq!(view.seen, moment(0).wall);
     assert_eq!(status(&after, 1, 1, 3690), RowStatus::Stale);
-    // A peer that heard of it 20 s ago confirms it.
-    let source = Source::Peer { on_link: false, age: Duration::from_secs(20) };
-    let (known, _) = after.admit(&sign(1, listing(1), 0), source, moment(3600));
-    assert_eq!(known, Admission::Refused(Refusal::Known));
+    // A peer that has heard of its host lately confirms it.
+    let source = Source::Peer { on_link: false, age: Some(Duration::from_secs(20)) };
+    let bytes = presence(1, &[(1, Some(2))], 3580);
+    assert_eq!(after.admit(&bytes, source, moment(3600)).0, Admission::New);
     let view = after.view(&id(1, 1), moment(3600)).expect("the row");
     assert_eq!((view.status, view.confirmed), (RowStatus::Live, true));
     assert_eq!(view.seen, moment(3580).wall);
@@ -192,13 +192,109 @@ fn a_row_from_disk_is_shown_and_not_yet_confirmed() {
 fn damaged_and_foreign_rows_on_disk_are_dropped() {
     let mut directory = directory();
     let envelope = sign(1, listing(1), 0);
-    let good = row::value(moment(0).wall, moment(0).wall, &envelope);
-    let key = row::key(&id(1, 1));
+    let network = "test".parse().expect("a name");
+    let times = (moment(0).wall, moment(0).wall);
+    let stored = Stored { first_seen: times.0, seen: times.1, stale: false, envelope: &envelope };
+    let good = stored.encode();
+    assert_eq!(Stored::decode(&good), Some(stored));
+    let key = row::key(&network, &id(1, 1));
     for end in 0..good.len() {
-        assert!(!directory.load(&key, &good[..end], moment(0)), "{end}");
+        assert_eq!(directory.load(&key, &good[..end], moment(0)), Loaded::Damaged, "{end}");
     }
-    assert!(!directory.load(&row::key(&id(1, 2)), &good, moment(0)));
-    assert!(directory.load(&key, &good, moment(0)));
+    let other = row::key(&network, &id(1, 2));
+    assert_eq!(directory.load(&other, &good, moment(0)), Loaded::Damaged);
+    assert_eq!(directory.load(&key, &good, moment(0)), Loaded::Row);
+}
+
+#[test]
+fn rows_of_another_network_and_of_a_wrong_clock_stay_on_disk() {
+    let (_, outputs) = directory().admit(&sign(1, listing(1), 0), Source::Gossip, moment(0));
+    let Some(Output::Store { key, value }) = outputs.into_iter().next() else {
+        panic!("a row to store")
+    };
+    let mut elsewhere = Directory::new(NetworkName::main());
+    assert_eq!(elsewhere.load(&key, &value, moment(0)), Loaded::Elsewhere);
+    assert_eq!(elsewhere.load(&key, &value, moment(8 * 24 * 3600)), Loaded::Damaged);
+    let dawn = Moment { wall: UnixMillis(1000), mono: MONO_ORIGIN };
+    assert_eq!(directory().load(&key, &value, dawn), Loaded::Elsewhere);
+    assert_eq!(directory().load(&key, &value, moment(25 * 3600)), Loaded::Damaged);
+}
+
+#[test]
+fn a_dead_row_is_dead_after_a_restart_too() {
+    let mut before = directory();
+    before.admit(&sign(1, listing(1), 0), Source::Gossip, moment(0));
+    assert_eq!(before.tick(moment(80)), []);
+    let outputs = before.tick(moment(95));
+    let Some(Output::Store { key, value }) = outputs.into_iter().next() else {
+        panic!("a note on disk")
+    };
+    let mut after = directory();
+    assert_eq!(after.load(&key, &value, moment(200)), Loaded::Row);
+    let view = after.view(&id(1, 1), moment(200)).expect("the row");
+    assert_eq!((view.status, view.confirmed), (RowStatus::Stale, false));
+    assert_eq!(view.seen, moment(0).wall);
+    // Its host speaks again, and that is noted too.
+    gossip(&mut after, &presence(1, &[(1, None)], 201), 201);
+    assert_eq!(status(&after, 1, 1, 201), RowStatus::Live);
+}
+
+#[test]
+fn a_peer_that_only_has_its_disk_confirms_nothing() {
+    let mut directory = directory();
+    let bytes = sign(1, listing(1), 0);
+    let disk = Source::Peer { on_link: false, age: None };
+    assert_eq!(directory.admit(&bytes, disk, moment(9)).0, Admission::New);
+    let view = directory.view(&id(1, 1), moment(9)).expect("the row");
+    assert_eq!((view.status, view.confirmed), (RowStatus::Live, false));
+    // One that has heard of it does.
+    let heard = Source::Peer { on_link: false, age: Some(Duration::from_secs(1)) };
+    directory.admit(&bytes, heard, moment(9));
+    assert!(directory.view(&id(1, 1), moment(9)).expect("the row").confirmed);
+}
+
+#[test]
+fn a_liar_cannot_keep_a_dead_host_alive() {
+    let mut directory = directory();
+    directory.admit(&sign(1, listing(1), 0), Source::Gossip, moment(0));
+    let old = presence(1, &[(1, Some(9))], 10);
+    let lie = Source::Peer { on_link: false, age: Some(Duration::ZERO) };
+    assert_eq!(directory.admit(&old, lie, moment(2400)).0, Admission::New);
+    assert_eq!(status(&directory, 1, 1, 2400), RowStatus::Stale);
+}
+
+#[test]
+fn presences_of_nobody_make_way_for_one_another_only() {
+    let mut directory = directory();
+    gossip(&mut directory, &sign(1, listing(1), 0), 0);
+    gossip(&mut directory, &presence(1, &[(1, Some(1))], 0), 0);
+    for n in 0..1_200_u16 {
+        let [a, b] = n.to_be_bytes();
+        let mut seed = [7; 32];
+        (seed[0], seed[1]) = (a, b);
+        let next = KeyDigest::of(&DeviceKey::from_seed([99; 32]).public());
+        let signer = RecordSigner::genesis(
+            DeviceKey::from_seed(seed),
+            next,
+            "test".parse().expect("a name"),
+        );
+        let servers = vec![ServerPresence { id: ServerId(seed), players: None, slots: None }];
+        let at = moment(1).wall;
+        let bytes =
+            signer.sign(&Record::Presence(Presence { servers }), at.0, at).expect("it holds");
+        assert_eq!(gossip(&mut directory, &bytes, 1), Admission::New);
+    }
+    assert_eq!(directory.stats().hosts, 1025);
+    assert_eq!(directory.view(&id(1, 1), moment(1)).expect("the row").players, Some(1));
+}
+
+#[test]
+fn a_new_version_is_not_a_new_server() {
+    let mut directory = directory();
+    gossip(&mut directory, &sign(1, listing(1), 0), 0);
+    gossip(&mut directory, &sign(1, listing(1), 100), 100);
+    let view = directory.view(&id(1, 1), moment(100)).expect("the row");
+    assert_eq!((view.first_seen, view.issued), (moment(0).wall, moment(100).wall));
 }
 
 #[test]
@@ -213,9 +309,9 @@ fn only_addresses_that_work_everywhere_travel_everywhere_on_main() {
     let mut directory = Directory::new(NetworkName::main());
     let mut admit = |source| directory.admit(&bytes, source, moment(0)).0;
     assert_eq!(admit(Source::Gossip), Admission::Refused(Refusal::Scope));
-    let far = Source::Peer { on_link: false, age: Duration::ZERO };
+    let far = Source::Peer { on_link: false, age: Some(Duration::ZERO) };
     assert_eq!(admit(far), Admission::Refused(Refusal::Scope));
-    let near = Source::Peer { on_link: true, age: Duration::ZERO };
+    let near = Source::Peer { on_link: true, age: Some(Duration::ZERO) };
     assert_eq!(admit(near), Admission::New);
     let id = lan.id(&signer.root());
     assert_eq!(directory.get(&[id], true, moment(0)).records.len(), 1);
@@ -252,7 +348,7 @@ fn pages_hold_every_row_once_and_fit_a_response() {
         let bytes = page.encode();
         assert!(bytes.len() <= RPC_RESPONSE_BYTES_MAX, "{}", bytes.len());
         for held in Response::decode(&bytes).expect("own bytes").records {
-            let age = Duration::from_secs(held.age_s.into());
+            let age = held.age_s.map(|s| Duration::from_secs(s.into()));
             other.admit(&held.envelope, Source::Peer { on_link: false, age }, moment(2));
         }
         after = next;
@@ -364,7 +460,10 @@ fn replicas_agree_whatever_the_order() {
                     let source = if rng.bool() {
                         Source::Gossip
                     } else {
-                        Source::Peer { on_link: rng.bool(), age: Duration::from_secs(rng.u64(..9)) }
+                        Source::Peer {
+                            on_link: rng.bool(),
+                            age: rng.bool().then(|| Duration::from_secs(rng.u64(..9))),
+                        }
                     };
                     directory.admit(&bytes, source, moment(5));
                 }

@@ -261,6 +261,8 @@ impl Game {
             }
             let problem = format!("cannot write {} ({error}): free some space", files::EXIT);
             self.shared.status.borrow_mut().trouble = Some(problem);
+            // Whoever waits for the end must not wait for space on the disk.
+            *self.shared.exited.borrow_mut() = Some(report.clone());
             self.shared.changed();
             tokio::time::sleep(RECORD_RETRY).await;
         }

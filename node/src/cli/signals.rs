@@ -1,0 +1,73 @@
+//! What asks a process to end: a person, a terminal that closes, the system.
+
+use homehost_api::ErrorKind;
+
+use crate::exit::{Failure, failure};
+
+/// Ctrl-C, and everything else that would end the process unheard.
+pub(crate) struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    close: tokio::signal::windows::CtrlClose,
+    #[cfg(windows)]
+    logoff: tokio::signal::windows::CtrlLogoff,
+    #[cfg(windows)]
+    shutdown: tokio::signal::windows::CtrlShutdown,
+}
+
+impl Signals {
+    /// From now on no signal finds the default handler.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        Self::listen().map_err(|error| {
+            failure(ErrorKind::Internal, format!("failed to listen for signals: {error}"))
+        })
+    }
+
+    #[cfg(unix)]
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    #[cfg(windows)]
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::windows::{ctrl_close, ctrl_logoff, ctrl_shutdown};
+        Ok(Self { close: ctrl_close()?, logoff: ctrl_logoff()?, shutdown: ctrl_shutdown()? })
+    }
+
+    /// Resolves at the next one.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    #[cfg(unix)]
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+
+    /// Resolves at the next one.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    #[cfg(windows)]
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = self.close.recv() => {}
+            _ = self.logoff.recv() => {}
+            _ = self.shutdown.recv() => {}
+        }
+    }
+}
