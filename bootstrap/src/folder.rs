@@ -123,6 +123,9 @@ fn narrow(file: &File, path: &Path) {
     }
 }
 
+#[cfg(not(unix))]
+fn narrow(_: &File, _: &Path) {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

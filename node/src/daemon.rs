@@ -81,7 +81,9 @@ impl Daemon {
             .map_err(|error| exit::identity(&error))?;
         let token = place::new_token(&config.data_dir).map_err(|error| {
             let path = place::token_file(&config.data_dir);
-            failure(exit::of_io(&error), format!("failed to use {}: {error}", path.display()))
+            let text =
+                format!("failed to write {}: {error}; {}", path.display(), exit::next(&error));
+            failure(exit::of_io(&error), text)
         })?;
         let network = config.network.unwrap_or_else(|| network_of(&config.listen));
         let signer = identity.signer(network.clone());

@@ -58,3 +58,15 @@ pub(crate) fn of_io(error: &std::io::Error) -> ErrorKind {
         _ => ErrorKind::Internal,
     }
 }
+
+/// What to do about an error of the operating system.
+pub(crate) fn next(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind as Io;
+    match error.kind() {
+        Io::StorageFull | Io::QuotaExceeded => "free some space and try again",
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => {
+            "the folder must belong to you and be writable, or give another with --data-dir"
+        }
+        _ => "look at the folder, or give another with --data-dir",
+    }
+}

@@ -1,1 +1,23 @@
-//! x
+//! The harness of the tests that run whole nodes as real processes.
+//!
+//! A [`Test`] owns a temporary folder, a network name of its own and a folder
+//! for logs; [`Node`] and [`Bootstrap`] are processes in it. Everything that a
+//! test started is ended when it ends, also by a panic; its logs are kept when
+//! it failed. All sockets are on loopback, on ports that the system chose.
+
+mod binaries;
+mod bootstrap;
+mod command;
+mod http;
+mod node;
+mod poll;
+pub mod process;
+mod test;
+
+pub use binaries::{source_dir, target_dir};
+pub use bootstrap::Bootstrap;
+pub use command::{Answer, Lines, run};
+pub use http::{Events, Response, exchange};
+pub use node::{Game, Node};
+pub use poll::eventually;
+pub use test::Test;

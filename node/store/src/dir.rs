@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use homehost_runtime::files::{Access, make_folder};
 
@@ -11,6 +12,9 @@ use crate::OpenError;
 
 /// Held exclusively while a process has the folder; holds its pid as text.
 const LOCK_FILE: &str = "daemon.lock";
+
+/// How long a lock is tried for: [`DataDir::is_in_use`] has it for a moment.
+const LOOKERS: Duration = Duration::from_millis(200);
 
 /// Folder of both stores.
 const STORE_FOLDER: &str = "store";
@@ -86,12 +90,27 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     let mut options = OpenOptions::new();
     // Not truncated: until it is locked it is another process's.
     options.read(true).write(true).create(true).truncate(false);
+    // Whoever can read a file can lock it: a game must not keep its node from
+    // starting.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&path).map_err(|error| match OpenError::io(&path, error) {
         // It is the folder that a person has to look at.
         OpenError::Denied { .. } => OpenError::Denied { path: folder.to_owned() },
         other => other,
     })?;
-    match file.try_lock() {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    }
+    let deadline = Instant::now() + LOOKERS;
+    let mut locked = file.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        std::thread::sleep(LOOKERS / 20);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();

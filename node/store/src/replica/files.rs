@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use sled::Db;
 
+use homehost_runtime::files::write_private;
+
 use crate::OpenError;
 use crate::error::Fault;
 
@@ -158,7 +160,7 @@ fn check_schema(path: &Path) -> Result<Age, Stop> {
                 // It is written before everything else, also when sled is new.
                 Ok(true) => Err(Stop::Damaged("it has no schema version".into())),
                 _ => fs::create_dir_all(path)
-                    .and_then(|()| fs::write(&file, format!("{VERSION}\n")))
+                    .and_then(|()| write_private(&file, format!("{VERSION}\n").as_bytes()))
                     .map(|()| Age::New)
                     .map_err(|error| Stop::of(path, Fault::of_io(error))),
             };

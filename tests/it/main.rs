@@ -1,0 +1,10 @@
+//! Whole nodes as real processes, on loopback, with nothing besides cargo.
+
+mod cli;
+mod demo;
+mod faults;
+mod fences;
+mod http;
+mod lifecycle;
+mod mesh;
+mod servers;

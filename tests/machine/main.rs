@@ -1,0 +1,145 @@
+//! Faults of the machine itself. They need root, for file systems of their own.
+
+#![cfg(target_os = "linux")]
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use homehost_tests::{Game, Node, Test, eventually, run};
+
+/// A file system in memory, in the folder of a test.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(test: &Test, name: &str, bytes: u64) -> Self {
+        let path = test.folder().join(name);
+        fs::create_dir(&path).expect("the folder is ours");
+        let disk = Self(path);
+        disk.mount(&["-t", "tmpfs", "-o", &format!("size={bytes},mode=0711"), "tmpfs"]);
+        disk
+    }
+
+    fn mount(&self, args: &[&str]) {
+        let answer = run(Command::new("mount").args(args).arg(&self.0), Duration::from_secs(10));
+        assert_eq!(
+            answer.code,
+            Some(0),
+            "these tests need root and the right to mount: {answer:?}"
+        );
+    }
+
+    fn read_only(&self) {
+        self.mount(&["-o", "remount,ro"]);
+    }
+
+    fn read_write(&self) {
+        self.mount(&["-o", "remount,rw"]);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: after a failed test, processes that still use it are about to be killed.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// What `up` says when it is refused.
+#[track_caller]
+fn refused(node: &Node<'_>, code: i32) -> String {
+    let answer = run(&mut node.up_command(), Duration::from_secs(30));
+    assert_eq!(answer.code, Some(code), "{answer:?}");
+    let last = answer.stderr.trim_end().lines().last().unwrap_or_default();
+    let body: serde_json::Value = serde_json::from_str(last).unwrap_or_default();
+    body["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+}
+
+/// Takes all space that is left, to the last byte.
+fn fill(folder: &Path) -> PathBuf {
+    let path = folder.join("fill");
+    let mut file = File::create(&path).expect("a file costs nothing yet");
+    for block in [1 << 16, 1] {
+        let bytes = vec![0; block];
+        while file.write_all(&bytes).is_ok() {}
+    }
+    path
+}
+
+#[test]
+fn a_full_disk_is_explained_and_games_can_still_be_stopped() {
+    let test = Test::new();
+    // Room for the copy of the program from which shims run, and for little else.
+    let program = fs::metadata(test.program()).expect("it was built").len();
+    let disk = Disk::new(&test, "small", program + (24 << 20));
+    let witness = test.node("witness", &[]);
+    let mut node = test.stopped_node("node", &[&witness.address()]);
+    node.set_data_dir(disk.0.join("node"));
+    node.start();
+    let id = node.host(&Game::stand_in(&test, "Before", 0))["id"].take();
+    node.running("Before");
+    witness.sees(&id, "live", Duration::from_secs(20));
+
+    let filled = fill(&disk.0);
+    // What the stores had in reserve goes first.
+    for bytes in [50_000, 5_000, 500, 10] {
+        let name = "x".repeat(bytes);
+        let add = serde_json::json!({
+            "action": { "do": "server-add", "name": name, "game": "No Slug", "exec": "x" },
+        });
+        eventually(Duration::from_secs(30), "nothing can be stored any more", || {
+            let response = node.post(&add);
+            if response.status == 500 { Ok(()) } else { Err(response.body) }
+        });
+    }
+    let text = node.add(&Game::stand_in(&test, "Meanwhile", 0)).refusal(1);
+    assert!(text.contains("full") && text.contains("free"), "{text}");
+    assert_eq!(node.ok(&["server", "ls"]).as_array().map(Vec::len), Some(1), "not half added");
+    assert_eq!(node.get("/readyz").status, 200);
+    node.ok(&["server", "stop", "Before"]);
+    assert_eq!(node.ok(&["server", "show", "Before"])["state"], "offline");
+
+    fs::remove_file(filled).expect("it is ours");
+    let id = node.host(&Game::stand_in(&test, "After", 0))["id"].take();
+    witness.sees(&id, "live", Duration::from_secs(20));
+    node.start_server("Before");
+    node.down_with_games();
+
+    // A start without space is refused, and works again with it.
+    let filled = fill(&disk.0);
+    let answer = run(&mut node.up_command(), Duration::from_secs(30));
+    let refused = answer.code == Some(1) && answer.stderr.contains("space");
+    assert!(refused, "{answer:?}");
+    fs::remove_file(filled).expect("it is ours");
+    node.start();
+    node.running("After");
+    node.down_with_games();
+}
+
+#[test]
+fn a_read_only_folder_is_explained() {
+    let test = Test::new();
+    let program = fs::metadata(test.program()).expect("it was built").len();
+    let disk = Disk::new(&test, "disk", program + (64 << 20));
+    let mut node = test.stopped_node("node", &[]);
+    node.set_data_dir(disk.0.join("node"));
+    disk.read_only();
+    let text = refused(&node, 5);
+    assert!(
+        text.contains(&disk.0.display().to_string()) && text.contains("--data-dir")
+            || text.contains("permission"),
+        "{text}"
+    );
+
+    disk.read_write();
+    node.start();
+    node.down();
+    disk.read_only();
+    let text = refused(&node, 5);
+    assert!(text.contains(&disk.0.display().to_string()), "{text}");
+    disk.read_write();
+    node.start();
+    node.down();
+}

@@ -1,0 +1,180 @@
+//! What the tests need besides cargo: packages of Debian where this is root,
+//! and what no package has in folders under `target`.
+
+use std::fs;
+use std::path::Path;
+
+use crate::run::{Done, Failed, command, fail, is_root, output, root, run, target, works};
+use crate::steps::{WINDOWS, WINDOWS_CC};
+
+/// Something that is installed with a package of Debian.
+struct Need {
+    package: &'static str,
+    what: &'static str,
+    is_there: fn() -> bool,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        package: "minetest-server",
+        what: "a real game server",
+        is_there: || Path::new("/usr/lib/minetest/minetestserver").exists(),
+    },
+    Need {
+        package: WINDOWS_GCC_PACKAGE,
+        what: "C code of dependencies for Windows",
+        is_there: || works(WINDOWS_CC, &["--version"]),
+    },
+    Need {
+        package: "nodejs",
+        what: "a game server from npm",
+        is_there: || works("node", &["--version"]),
+    },
+    Need {
+        package: "npm",
+        what: "a game server from npm",
+        is_there: || works("npm", &["--version"]),
+    },
+    Need {
+        package: "python3-venv",
+        what: "a reader of A2S from PyPI",
+        is_there: || works("python3", &["-c", "import venv, ensurepip"]),
+    },
+    Need {
+        package: "mount",
+        what: "small file systems",
+        is_there: || works("mount", &["--version"]),
+    },
+    Need {
+        package: "dpkg",
+        what: "unpacking a game server",
+        is_there: || works("dpkg", &["--version"]),
+    },
+];
+
+const WINDOWS_GCC_PACKAGE: &str = "gcc-mingw-w64-x86-64-posix";
+
+/// Packages of a game server that are unpacked and not installed: 41 MB of the
+/// 365 MB on which they depend are enough for a server.
+const QUAKE_PACKAGES: [&str; 3] = ["ioquake3-server", "openarena-server", "openarena-081-maps"];
+
+/// What of them is used.
+const QUAKE_FILES: [(&str, &str); 3] = [
+    ("usr/lib/ioquake3/ioq3ded", "ioq3ded"),
+    ("usr/lib/openarena-server/baseoa/qagamex86_64.so", "baseoa/qagamex86_64.so"),
+    ("usr/share/games/openarena/baseoa/pak1-maps.pk3", "baseoa/pak1-maps.pk3"),
+];
+
+/// Installs all of it, or says what to install.
+pub(crate) fn setup() -> Done {
+    if !cfg!(target_os = "linux") {
+        return fail("the real games are set up on Debian only: use --only with other steps");
+    }
+    packages()?;
+    windows_target()?;
+    let games = target()?.join("test-games");
+    once(&games.join("minecraft"), "games/minecraft/package-lock.json", minecraft)?;
+    once(&games.join("python"), "games/python/requirements.txt", python)?;
+    once(&games.join("quake"), "xtask/src/setup.rs", quake)?;
+    println!("  all is there");
+    Ok(())
+}
+
+fn packages() -> Done {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for need in &missing {
+        println!("  missing: {} ({})", need.package, need.what);
+    }
+    let names: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let by_hand = format!("apt-get install --no-install-recommends {}", names.join(" "));
+    if !is_root() || !works("apt-get", &["--version"]) {
+        return fail(format!("install what is missing; on Debian, as root: {by_hand}"));
+    }
+    run(&mut command("apt-get", &["update", "-q"]))?;
+    let mut install = command("apt-get", &["install", "-q", "-y", "--no-install-recommends"]);
+    run(install.args(&names).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    match missing.iter().find(|need| !(need.is_there)()) {
+        None => Ok(()),
+        Some(need) => fail(format!("{} is installed and yet not found", need.package)),
+    }
+}
+
+fn windows_target() -> Done {
+    let libraries = output("rustc", &["--print", "target-libdir", "--target", WINDOWS]);
+    if !libraries.is_empty() && Path::new(&libraries).exists() {
+        return Ok(());
+    }
+    if !works("rustup", &["--version"]) {
+        return fail(format!("install the standard library of Rust for {WINDOWS}"));
+    }
+    run(&mut command("rustup", &["target", "add", WINDOWS]))
+}
+
+/// Fills a folder unless that was done before for the same `recipe`, a file of
+/// `tests`. A folder that was filled by half is begun again.
+fn once(folder: &Path, recipe: &str, fill: fn(&Path) -> Done) -> Done {
+    let io = |error| Failed(format!("{}: {error}", folder.display()));
+    let recipe = fs::read(root().join("tests").join(recipe)).map_err(io)?;
+    let stamp = folder.with_extension("done");
+    if fs::read(&stamp).is_ok_and(|done| done == recipe) && folder.exists() {
+        return Ok(());
+    }
+    // They need not be there.
+    let _ = fs::remove_file(&stamp);
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).map_err(io)?;
+    fill(folder)?;
+    fs::write(&stamp, recipe).map_err(io)
+}
+
+fn minecraft(folder: &Path) -> Done {
+    for name in ["package.json", "package-lock.json"] {
+        let from = root().join("tests/games/minecraft").join(name);
+        fs::copy(&from, folder.join(name))
+            .map_err(|error| Failed(format!("{}: {error}", from.display())))?;
+    }
+    let args = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
+    run(command("npm", &args).current_dir(folder))
+}
+
+fn python(folder: &Path) -> Done {
+    run(command("python3", &["-m", "venv"]).arg(folder))?;
+    let pip = folder.join("bin/pip");
+    let args = ["install", "--quiet", "--disable-pip-version-check", "-r"];
+    let requirements = root().join("tests/games/python/requirements.txt");
+    run(command(&pip.to_string_lossy(), &args).arg(requirements))
+}
+
+fn quake(folder: &Path) -> Done {
+    let io = |error: std::io::Error| Failed(format!("{}: {error}", folder.display()));
+    let packages = folder.with_extension("packages");
+    let unpacked = packages.join("unpacked");
+    let _ = fs::remove_dir_all(&packages);
+    fs::create_dir_all(&unpacked).map_err(io)?;
+    let download = || {
+        let mut download = command("apt-get", &["download", "-q"]);
+        run(download.args(QUAKE_PACKAGES).current_dir(&packages))
+    };
+    if download().is_err() {
+        if !is_root() {
+            return fail("the lists of packages are old: run `apt-get update` as root");
+        }
+        run(&mut command("apt-get", &["update", "-q"]))?;
+        download()?;
+    }
+    for entry in fs::read_dir(&packages).map_err(io)?.flatten() {
+        if entry.path().extension().is_some_and(|end| end == "deb") {
+            run(command("dpkg", &["-x"]).arg(entry.path()).arg(&unpacked))?;
+        }
+    }
+    fs::create_dir_all(folder.join("baseoa")).map_err(io)?;
+    for (from, to) in QUAKE_FILES {
+        fs::copy(unpacked.join(from), folder.join(to)).map_err(io)?;
+    }
+    // The engine insists on one and needs nothing in it.
+    fs::write(folder.join("baseoa/default.cfg"), "// nothing\n").map_err(io)?;
+    fs::remove_dir_all(&packages).map_err(io)
+}

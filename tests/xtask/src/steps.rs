@@ -1,0 +1,73 @@
+//! The steps. Packages are always selected as the whole workspace: another
+//! selection would have other features and build dependencies again.
+
+use crate::run::{Done, cargo, fail, is_root, run};
+use crate::setup;
+
+/// A step of `cargo xtask test`.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: fn() -> Done,
+}
+
+/// All of them, what fails soonest first.
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "setup", about: "install what the tests need", run: setup::setup },
+    Step { name: "fmt", about: "the code is formatted", run: fmt },
+    Step { name: "clippy", about: "no warning is left", run: clippy },
+    Step { name: "test", about: "unit tests, documentation, whole nodes", run: test },
+    Step { name: "games", about: "real game servers", run: games },
+    Step { name: "machine", about: "full and read-only disks", run: machine },
+    Step { name: "windows", about: "everything compiles for Windows", run: windows },
+    Step { name: "doc", about: "the documentation builds", run: doc },
+];
+
+/// The target on which the Windows build is checked.
+pub(crate) const WINDOWS: &str = "x86_64-pc-windows-gnu";
+
+/// Its C compiler, which some dependencies need.
+pub(crate) const WINDOWS_CC: &str = "x86_64-w64-mingw32-gcc-posix";
+
+fn fmt() -> Done {
+    run(&mut cargo("fmt --all --check"))
+}
+
+fn clippy() -> Done {
+    run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
+    run(&mut cargo("clippy --workspace --test games --test machine -- -D warnings"))
+}
+
+fn test() -> Done {
+    run(&mut cargo("test --workspace --no-fail-fast"))
+}
+
+fn games() -> Done {
+    run(&mut cargo("test --workspace --test games --no-fail-fast"))
+}
+
+fn machine() -> Done {
+    if !is_root() {
+        return fail("these tests make file systems of their own: run this step as root");
+    }
+    run(&mut cargo("test --workspace --test machine --no-fail-fast"))
+}
+
+fn windows() -> Done {
+    let mut command = cargo("check --workspace --all-targets --target");
+    command.arg(WINDOWS);
+    if !cfg!(windows) {
+        command.envs([
+            ("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", WINDOWS_CC),
+            ("CC_x86_64_pc_windows_gnu", WINDOWS_CC),
+            ("AR_x86_64_pc_windows_gnu", "x86_64-w64-mingw32-ar"),
+        ]);
+    }
+    run(&mut command)
+}
+
+fn doc() -> Done {
+    let mut command = cargo("doc --workspace --no-deps --document-private-items");
+    // Whoever reads these pages works on the code; private items are among them.
+    run(command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
+}
