@@ -137,7 +137,7 @@ impl Audit {
 
     /// Enters an action with its key, and lets go of what is too old.
     async fn enter(&self, request: &ActionRequest, by: &Principal) -> Result<u64, StoreError> {
-        let id = self.ledger.next_seq(b"audit", 0).await?;
+        let id = self.ledger.next_seq(b"audit", 1).await?;
         let entry = Entry {
             at: now(),
             by: by.clone(),
