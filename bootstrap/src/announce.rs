@@ -1,12 +1,13 @@
 //! The addresses on standard output: the first line is what hosts are given.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use homehost_mesh::{MeshEvent, Multiaddr};
 use homehost_protocol::{NodeId, Scope};
 
 use crate::Failure;
+use crate::args::ip_of;
 
 /// Our own addresses, as they become known.
 #[derive(Debug, Default)]
@@ -121,16 +122,6 @@ fn with_node(address: &Multiaddr, node: NodeId) -> Result<Multiaddr, Failure> {
         )));
     }
     full.parse().map_err(|_| Failure::Usage(format!("--external-address {address}: no multiaddr")))
-}
-
-/// The IP address that a multiaddr begins with.
-fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    let text = address.to_string();
-    let mut parts = text.split('/').skip(1);
-    match (parts.next(), parts.next()) {
-        (Some("ip4" | "ip6"), Some(ip)) => ip.parse().ok(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

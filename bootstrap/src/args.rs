@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use homehost_mesh::Multiaddr;
@@ -47,11 +48,37 @@ pub struct Args {
 }
 
 impl Args {
-    /// Checks what the types cannot say.
+    /// Checks what the types cannot say, before anything is written.
     ///
     /// # Errors
     /// [`Failure::Usage`], with what to write instead.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        for address in &self.listen {
+            if !is_listenable(address) {
+                return Err(Failure::Usage(format!(
+                    "--listen {address}: only an IP address with /tcp/PORT or \
+                     /udp/PORT/quic-v1 can be listened on, as in /ip4/0.0.0.0/tcp/4001"
+                )));
+            }
+        }
+        if let Some(address) = self.listen.first()
+            && self.listen.iter().filter_map(ip_of).all(is_elsewhere)
+        {
+            return Err(Failure::Usage(format!(
+                "--listen {address}: this machine does not have this address; name one that \
+                 it has, or all of them with 0.0.0.0 or ::, and tell others with \
+                 --external-address"
+            )));
+        }
+        for address in &self.external_address {
+            if !is_reachable(address) {
+                return Err(Failure::Usage(format!(
+                    "--external-address {address}: hosts cannot dial it; give an IP address \
+                     or a name with its port, as in /dns4/boot.example.org/tcp/4001 or \
+                     /ip4/198.51.100.7/udp/4001/quic-v1"
+                )));
+            }
+        }
         if let Some(metrics) = self.metrics
             && !metrics.ip().is_loopback()
         {
@@ -63,6 +90,49 @@ impl Args {
         }
         Ok(())
     }
+}
+
+/// The IP address that a multiaddr begins with.
+pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    let text = address.to_string();
+    let mut parts = text.split('/').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some("ip4" | "ip6"), Some(ip)) => ip.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The port, if the address is a place and one of the two transports, with or
+/// without the name of a node.
+fn port_of(address: &Multiaddr) -> Option<u16> {
+    let text = address.to_string();
+    let text = text.split_once("/p2p/").map_or(text.as_str(), |(place, node)| {
+        // What follows the name leads elsewhere, as a relay does.
+        if node.contains('/') { "" } else { place }
+    });
+    let parts: Vec<_> = text.split('/').skip(1).collect();
+    match parts.as_slice() {
+        [_, _, "tcp", port] | [_, _, "udp", port, "quic-v1"] => port.parse().ok(),
+        _ => None,
+    }
+}
+
+fn is_listenable(address: &Multiaddr) -> bool {
+    ip_of(address).is_some() && port_of(address).is_some() && !address.to_string().contains("/p2p/")
+}
+
+fn is_reachable(address: &Multiaddr) -> bool {
+    let text = address.to_string();
+    let place = match ip_of(address) {
+        Some(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+        None => ["/dns/", "/dns4/", "/dns6/"].iter().any(|kind| text.starts_with(kind)),
+    };
+    place && port_of(address).is_some_and(|port| port != 0)
+}
+
+/// Whether an address is certainly not one of this machine.
+fn is_elsewhere(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
 }
 
 #[cfg(test)]
@@ -89,6 +159,50 @@ mod tests {
         let one_by_one = parse(&["--listen", a, "--listen", b]).unwrap();
         assert_eq!(at_once.listen, one_by_one.listen);
         assert_eq!(at_once.listen.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_listened_on_is_refused() {
+        let check = |address: &str| parse(&["--listen", address]).unwrap().check();
+        for good in ["/ip4/127.0.0.1/tcp/0", "/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/1"]
+        {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "/ip4/127.0.0.1",
+            "/ip4/127.0.0.1/udp/0",
+            "/ip4/127.0.0.1/tcp/0/ws",
+            "/dns4/localhost/tcp/4001",
+            "/memory/1",
+            "/ip4/192.0.2.1/tcp/0",
+        ] {
+            assert!(matches!(check(bad), Err(Failure::Usage(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_external_address_can_be_dialled() {
+        let check = |address: &str| parse(&["--external-address", address]).unwrap().check();
+        let id = "12D3KooWHsTDTjGQPoupTMu5nQzaKzdLF2QqwqG2mBrS5HxKoDHM";
+        for good in [
+            "/dns4/boot.example.org/tcp/4001".to_owned(),
+            "/ip4/8.8.8.8/udp/4001/quic-v1".to_owned(),
+            format!("/ip6/2a01:4f8::1/tcp/4001/p2p/{id}"),
+        ] {
+            assert!(check(&good).is_ok(), "{good}");
+        }
+        for bad in [
+            "/ip4/8.8.8.8/tcp/0".to_owned(),
+            "/ip4/0.0.0.0/tcp/4001".to_owned(),
+            "/ip4/8.8.8.8".to_owned(),
+            "/ip4/8.8.8.8/udp/4001".to_owned(),
+            format!("/ip4/8.8.8.8/tcp/4001/p2p/{id}/p2p-circuit"),
+            "/ip4/8.8.8.8/tcp/4001/p2p-circuit".to_owned(),
+            format!("/p2p/{id}"),
+            "/memory/1".to_owned(),
+        ] {
+            assert!(matches!(check(&bad), Err(Failure::Usage(_))), "{bad}");
+        }
     }
 
     #[test]

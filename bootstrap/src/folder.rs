@@ -32,6 +32,9 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         if !path.is_dir() {
             make_folder(path, Access::Private).map_err(|error| writing(path, error))?;
+        } else {
+            #[cfg(unix)]
+            warn_of_open(path);
         }
         let lock_path = path.join(LOCK_FILE);
         let lock = private_file()
@@ -125,6 +128,18 @@ fn narrow(file: &File, path: &Path) {
 
 #[cfg(not(unix))]
 fn narrow(_: &File, _: &Path) {}
+
+/// Speaks of a folder that others may enter. It is not ours to close: whoever
+/// made it may have put other things into it.
+#[cfg(unix)]
+fn warn_of_open(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = fs::metadata(path) else { return };
+    if metadata.permissions().mode() & 0o077 != 0 {
+        let path = path.display();
+        tracing::warn!("other users may enter the node's folder; close it with: chmod 700 {path}");
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -94,6 +94,49 @@ fn a_second_daemon_and_a_taken_port_are_told_apart_from_other_failures() {
 }
 
 #[test]
+fn addresses_that_make_no_sense_are_refused_before_a_key_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let relayed = format!("/ip4/8.8.8.8/tcp/4001/p2p/{ID}/p2p-circuit");
+    for external in ["/ip4/8.8.8.8/tcp/0", relayed.as_str()] {
+        let mut asked = command(&data, ANY_PORT);
+        asked.args(["--external-address", external]);
+        let (code, text) = refused(asked);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("--external-address"), "{text}");
+    }
+    // An address that is set aside for documentation, and so is no machine's.
+    for listen in ["/ip4/127.0.0.1/udp/0", "/memory/1", "/ip4/192.0.2.1/tcp/0"] {
+        let (code, text) = refused(command(&data, listen));
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("--listen") && text.lines().count() == 1, "{text}");
+    }
+    assert!(!data.exists());
+}
+
+const ID: &str = "12D3KooWHsTDTjGQPoupTMu5nQzaKzdLF2QqwqG2mBrS5HxKoDHM";
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_may_enter_is_spoken_of_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    for (mode, warnings) in [(0o755, 1), (0o700, 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut child = command(folder.path(), ANY_PORT).spawn().unwrap();
+        let errors = child.stderr.take().unwrap();
+        let mut daemon = Daemon { out: BufReader::new(child.stdout.take().unwrap()), child };
+        daemon.line();
+        daemon.child.kill().unwrap();
+        let lines = BufReader::new(errors).lines().map(Result::unwrap);
+        assert_eq!(lines.filter(|line| line.contains("chmod 700")).count(), warnings);
+        let now = std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
+        assert_eq!(now, mode);
+    }
+}
+
+#[test]
 fn metrics_and_health_are_served_on_loopback() {
     let folder = tempfile::tempdir().unwrap();
     let mut with_metrics = command(folder.path(), ANY_PORT);

@@ -77,7 +77,8 @@ pub(crate) struct Actor {
     /// What identify must say, and the directory RPC's name.
     identify_version: String,
     directory_protocol: String,
-    bootstrap: Vec<Multiaddr>,
+    /// The configured addresses, and who answered there last.
+    bootstrap: Vec<(Multiaddr, Option<PeerId>)>,
     peers: Peers,
     discovery: Discovery,
     /// Peers that take our listings.
@@ -106,7 +107,7 @@ impl Actor {
             status_changed: true,
             metrics: parts.metrics,
             rules: parts.rules,
-            bootstrap: parts.bootstrap,
+            bootstrap: parts.bootstrap.into_iter().map(routing::bootstrap).collect(),
             peers: Peers::default(),
             discovery: Discovery::new(parts.role, Instant::now()),
             gossip_peers: BTreeSet::new(),
@@ -255,26 +256,34 @@ impl Actor {
 
     /// Sends what was asked for, then closes the connections.
     async fn stop(&mut self) {
+        // What is said from now on is too late, so that this ends.
+        self.inbox.close();
         let mut asked = false;
         while let Ok(command) = self.inbox.try_recv() {
             asked = true;
             self.obey(command);
         }
         if asked && !self.gossip_peers.is_empty() {
-            let _ = tokio::time::timeout(FLUSH, self.drain_events(|_| false)).await;
+            self.drain_events(FLUSH, |_| false).await;
         }
         for peer in self.peers.ids() {
             // One that has just gone need not be closed.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
-        let _ =
-            tokio::time::timeout(CLOSE, self.drain_events(|actor| actor.peers.len() == 0)).await;
+        self.drain_events(CLOSE, |actor| actor.peers.len() == 0).await;
     }
 
-    async fn drain_events(&mut self, done: impl Fn(&Self) -> bool) {
-        while !done(self) {
-            let event = self.swarm.select_next_some().await;
-            self.on_event(event);
+    /// Goes on with the swarm until `done`, or for a time.
+    ///
+    /// The clock is looked at after each event: peers that keep the swarm busy
+    /// would never let a timeout around all of it be asked.
+    async fn drain_events(&mut self, time: Duration, done: impl Fn(&Self) -> bool) {
+        let end = tokio::time::Instant::now() + time;
+        while !done(self) && tokio::time::Instant::now() < end {
+            match tokio::time::timeout_at(end, self.swarm.select_next_some()).await {
+                Ok(event) => self.on_event(event),
+                Err(_) => break,
+            }
         }
     }
 }

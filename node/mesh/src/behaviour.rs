@@ -17,8 +17,10 @@ use libp2p::{
 
 use crate::Role;
 use crate::codec::{self, DirectoryCodec};
+use crate::crowd;
 use crate::gossip::{self, Gossip};
 use crate::handle::REQUEST_TIMEOUT;
+use crate::introduce;
 use crate::record_store::NoRecords;
 
 /// Connections that others opened to a host. About 85 kB each, and a home
@@ -56,9 +58,10 @@ const KAD_K: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not 0");
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
+    crowd: crowd::Behaviour,
     /// Peers of other networks, for a while.
     pub(crate) refused: allow_block_list::Behaviour<BlockedPeers>,
-    identify: identify::Behaviour,
+    identify: introduce::Behaviour,
     ping: ping::Behaviour,
     pub(crate) kad: kad::Behaviour<NoRecords>,
     pub(crate) gossip: Toggle<Gossip>,
@@ -100,6 +103,7 @@ impl Behaviour {
         };
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits(settings.role)),
+            crowd: crowd::Behaviour::new(pending_max(settings.role)),
             refused: allow_block_list::Behaviour::default(),
             identify: identify(settings),
             ping: ping::Behaviour::new(ping::Config::new()),
@@ -111,23 +115,30 @@ impl Behaviour {
     }
 }
 
+fn pending_max(role: Role) -> u32 {
+    match role {
+        Role::Host => HOST_PENDING_MAX,
+        Role::Bootstrap => BOOTSTRAP_PENDING_MAX,
+    }
+}
+
 fn limits(role: Role) -> ConnectionLimits {
-    let (incoming, outgoing, pending) = match role {
-        Role::Host => (HOST_INCOMING_MAX, HOST_OUTGOING_MAX, HOST_PENDING_MAX),
-        Role::Bootstrap => (BOOTSTRAP_INCOMING_MAX, BOOTSTRAP_OUTGOING_MAX, BOOTSTRAP_PENDING_MAX),
+    let (incoming, outgoing) = match role {
+        Role::Host => (HOST_INCOMING_MAX, HOST_OUTGOING_MAX),
+        Role::Bootstrap => (BOOTSTRAP_INCOMING_MAX, BOOTSTRAP_OUTGOING_MAX),
     };
     ConnectionLimits::default()
-        .with_max_pending_incoming(Some(pending))
+        .with_max_pending_incoming(Some(pending_max(role)))
         .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
         .with_max_established_incoming(Some(incoming))
         .with_max_established_outgoing(Some(outgoing))
         .with_max_established_per_peer(Some(PER_PEER_MAX))
 }
 
-fn identify(settings: &Settings<'_>) -> identify::Behaviour {
+fn identify(settings: &Settings<'_>) -> introduce::Behaviour {
     let agent = format!("{}{}", settings.agent, settings.role.marker());
     let version = identify_version(settings.network);
-    identify::Behaviour::new(
+    introduce::Behaviour::new(
         identify::Config::new(version, settings.keypair.public())
             .with_agent_version(agent)
             .with_push_listen_addr_updates(true)

@@ -23,6 +23,12 @@ const WALK_MOST: Duration = Duration::from_secs(60);
 const DIAL_FIRST: Duration = Duration::from_secs(1);
 /// Longest such pause: a bootstrap node that returns is found within a minute.
 const DIAL_MOST: Duration = Duration::from_secs(60);
+/// How long a node that knows somebody, but not enough hosts, dials the
+/// bootstrap nodes at that pace. Its network may just be small.
+const DIAL_EAGERLY: Duration = Duration::from_secs(1800);
+/// The pause after that: two islands that are given a bridge are one network
+/// some minutes later.
+const DIAL_PATIENT: Duration = Duration::from_secs(600);
 /// How often a bootstrap node sees whether those whom it names still answer: a
 /// newcomer that is given dead addresses waits for nothing.
 const FEEL_EVERY: Duration = Duration::from_secs(15);
@@ -41,7 +47,7 @@ pub(crate) struct Counts {
 /// Something to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Dial the configured addresses.
+    /// Dial those of the configured addresses that are not connected.
     DialBootstrap,
     /// Dial a few peers of the routing table that are not connected.
     DialKnown,
@@ -58,6 +64,9 @@ pub(crate) struct Discovery {
     walked_at: Option<Instant>,
     dial: Backoff,
     dial_at: Instant,
+    dialled_at: Option<Instant>,
+    /// When the last of the peers left or the first of them came.
+    dial_since: Instant,
     /// Only of a bootstrap node.
     feel_at: Option<Instant>,
 }
@@ -72,6 +81,8 @@ impl Discovery {
             walked_at: None,
             dial: Backoff::new(DIAL_FIRST, DIAL_MOST),
             dial_at: now,
+            dialled_at: None,
+            dial_since: now,
             feel_at: match role {
                 Role::Host => None,
                 Role::Bootstrap => Some(now + FEEL_EVERY),
@@ -87,9 +98,12 @@ impl Discovery {
             // A peer that comes and goes must not make us walk all the time.
             self.walk_at = self.walked_at.map_or(now, |at| (at + WALK_FIRST).max(now));
         }
+        if (counts.peers == 0) != self.alone() {
+            self.dial_since = now;
+        }
         if counts.peers == 0 && self.counts.peers > 0 {
             self.dial.reset();
-            self.dial_at = now;
+            self.dial_at = self.dialled_at.map_or(now, |at| (at + DIAL_FIRST).max(now));
         }
         self.counts = counts;
     }
@@ -97,9 +111,15 @@ impl Discovery {
     /// What is due. `jitter` in 0..1 spreads nodes that failed together.
     pub(crate) fn due(&mut self, now: Instant, jitter: f64) -> Vec<Step> {
         let mut steps = Vec::new();
-        if self.alone() && now >= self.dial_at {
-            self.dial_at = now + self.dial.next_delay(jitter);
-            steps.extend([Step::DialBootstrap, Step::DialKnown]);
+        if self.lacking() && now >= self.dial_at {
+            self.dialled_at = Some(now);
+            self.dial_at = now + self.dial_pause(now, jitter);
+            // Knowing one peer is not enough: it may be all that an island has,
+            // or someone who would like to be all that we know.
+            steps.push(Step::DialBootstrap);
+            if self.alone() {
+                steps.push(Step::DialKnown);
+            }
         }
         if self.looking() && now >= self.walk_at {
             self.walked_at = Some(now);
@@ -118,7 +138,7 @@ impl Discovery {
     /// When [`Self::due`] wants to be asked next.
     pub(crate) fn next(&self, now: Instant) -> Instant {
         let mut next = now + IDLE;
-        if self.alone() {
+        if self.lacking() {
             next = next.min(self.dial_at);
         }
         if self.looking() {
@@ -130,13 +150,26 @@ impl Discovery {
         next
     }
 
+    fn dial_pause(&mut self, now: Instant, jitter: f64) -> Duration {
+        let eager = self.dial.next_delay(jitter);
+        if self.alone() || now.saturating_duration_since(self.dial_since) < DIAL_EAGERLY {
+            eager
+        } else {
+            DIAL_PATIENT + DIAL_PATIENT.mul_f64(jitter.clamp(0.0, 1.0) / 4.0)
+        }
+    }
+
+    fn lacking(&self) -> bool {
+        self.counts.hosts < HOSTS_ENOUGH
+    }
+
     fn alone(&self) -> bool {
         self.counts.peers == 0
     }
 
     /// With nobody connected, there is nobody to ask.
     fn looking(&self) -> bool {
-        self.counts.peers > 0 && self.counts.hosts < HOSTS_ENOUGH
+        self.counts.peers > 0 && self.lacking()
     }
 }
 
@@ -181,7 +214,27 @@ mod tests {
         let steps = run(&mut discovery, met, met + Duration::from_secs(1));
         assert_eq!(steps[0], (met, Step::Walk));
         assert_eq!(count(&steps, Step::Walk), 3, "0, 250 and 750 ms");
-        assert_eq!(count(&steps, Step::DialBootstrap), 0);
+        assert!(count(&steps, Step::DialBootstrap) <= 1);
+    }
+
+    #[test]
+    fn a_node_with_few_hosts_dials_the_bootstrap_nodes_for_ever() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Host, start);
+        discovery.due(start, 0.0);
+        let met = start + Duration::from_millis(20);
+        discovery.changed(Counts { peers: 1, hosts: 1 }, met);
+        let end = met + Duration::from_secs(4 * 3600);
+        let steps = run(&mut discovery, met, end);
+        let mut times = vec![start];
+        times.extend(steps.iter().filter(|(_, s)| *s == Step::DialBootstrap).map(|(at, _)| *at));
+        times.push(end);
+        for pair in times.windows(2) {
+            let eager = pair[0] < start + DIAL_EAGERLY;
+            let most = if eager { DIAL_MOST } else { DIAL_PATIENT };
+            assert!(pair[1] - pair[0] <= most, "after {:?}", pair[0] - start);
+        }
+        assert!(times.len() < 70, "{} dials in four hours", times.len());
     }
 
     #[test]
@@ -192,7 +245,8 @@ mod tests {
         assert_eq!(run(&mut discovery, start, start + Duration::from_secs(1000)), []);
         let later = start + Duration::from_secs(1000);
         discovery.changed(Counts { peers: 8, hosts: 7 }, later);
-        assert_eq!(discovery.due(later, 0.0), [Step::Walk, Step::DialKnown]);
+        let due = [Step::DialBootstrap, Step::Walk, Step::DialKnown];
+        assert_eq!(discovery.due(later, 0.0), due);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Who may enter the routing table: no block of addresses may fill it.
 //!
 //! Someone who rents a block gets as many ids as they like, but a small share of
-//! every bucket. Addresses of this machine and of the local link are exempt:
-//! a peer from afar cannot claim them (`scope.rs`), and a LAN party is one block.
+//! every bucket: from afar, a peer enters at the address at which it is seen
+//! (`scope.rs`), and so cannot choose in which block it counts. Addresses of
+//! this machine and of the local link are exempt: a peer from afar cannot claim
+//! them, and a LAN party is one block.
 
 use std::net::IpAddr;
 

@@ -47,6 +47,13 @@ const ID_BYTES: usize = 20;
 /// student house behind one router.
 const COLOCATION_MAX: f64 = 4.0;
 
+/// Weight of the peers of one address beyond those, whose number is squared.
+/// Eight, as many as may connect to us from one address (`crowd.rs`), are at
+/// −0.5 · (8 − 4)² = −8 each, and still get all gossip, which ends at −10. Nine
+/// are at −12.5 until they have earned a little; a peer is no longer heard at
+/// −80, which takes seventeen: −0.5 · 13² = −84.5.
+const COLOCATION_WEIGHT: f64 = -0.5;
+
 /// Weight of invalid messages, whose count is squared. One puts a newcomer
 /// below the graylist threshold for a quarter of a minute, three for a minute
 /// and a half; a peer with a good record survives one.
@@ -142,6 +149,7 @@ fn score(topics: HashSet<TopicHash>) -> PeerScoreParams {
     PeerScoreParams {
         topics: topics.into_iter().map(|hash| (hash, topic.clone())).collect::<HashMap<_, _>>(),
         topic_score_cap: 100.0,
+        ip_colocation_factor_weight: COLOCATION_WEIGHT,
         ip_colocation_factor_threshold: COLOCATION_MAX,
         ip_colocation_factor_whitelist: HashSet::from([
             Ipv4Addr::LOCALHOST.into(),
@@ -165,6 +173,20 @@ mod tests {
             assert_eq!(topics.topic(&topics.hash(topic).unwrap()), Some(topic));
         }
         assert_eq!(topics.topic(&TopicHash::from_raw("/homehost/1/other/list/0/0")), None);
+    }
+
+    #[test]
+    fn all_who_may_connect_from_one_address_are_heard() {
+        let score = score(HashSet::new());
+        let penalty = |peers: f64| {
+            let surplus = (peers - score.ip_colocation_factor_threshold).max(0.0);
+            score.ip_colocation_factor_weight * surplus * surplus
+        };
+        let thresholds = PeerScoreThresholds::default();
+        let most = f64::from(crate::crowd::PER_ADDRESS_MAX);
+        assert!(penalty(most) > thresholds.gossip_threshold);
+        assert!(penalty(2.0 * most) > thresholds.graylist_threshold);
+        assert!(penalty(3.0 * most) < thresholds.graylist_threshold, "a crowd is not");
     }
 
     #[test]

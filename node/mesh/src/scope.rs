@@ -18,6 +18,14 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
+/// The address without the name of the peer at its end.
+pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    while matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
+}
+
 /// How far the far end of a connection is.
 ///
 /// A name was typed by a person, and is taken to be global unless it can only
@@ -75,9 +83,23 @@ pub(crate) fn may_tell(link: Scope, told: &Multiaddr) -> bool {
         }
 }
 
+/// Whether a peer at the far end of `link` may enter our routing table at the
+/// address `told`.
+///
+/// From afar, only at the very address at which it is seen: who could name
+/// others would be counted in their blocks of addresses and not in its own, and
+/// would have us dial whomever it likes. A peer that we reached by a name is
+/// known by that name alone.
+pub(crate) fn may_enter(link: &Multiaddr, told: &Multiaddr) -> bool {
+    let scope = of(link);
+    let ip = |address| ip_of(address).map(|ip| ip.to_canonical());
+    may_tell(scope, told) && (scope != Scope::Global || ip(link) == ip(told))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn nobody_names_what_is_nearer_than_itself() {
@@ -96,6 +118,32 @@ mod tests {
         for (address, expected) in addresses {
             let address: Multiaddr = address.parse().unwrap();
             assert_eq!(links.map(|link| may_tell(link, &address)), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn from_afar_a_peer_enters_where_it_is_seen_and_nowhere_else() {
+        for (link, told, expected) in [
+            ("/ip4/8.8.8.8/tcp/50000", "/ip4/8.8.8.8/tcp/4001", true),
+            ("/ip4/8.8.8.8/tcp/50000", "/ip4/8.8.8.8/udp/4001/quic-v1", true),
+            ("/ip6/::ffff:8.8.8.8/tcp/50000", "/ip4/8.8.8.8/tcp/4001", true),
+            ("/ip4/8.8.8.8/tcp/50000", "/ip4/8.8.8.9/tcp/4001", false),
+            ("/ip4/8.8.8.8/tcp/50000", "/ip6/2a01:4f8::1/tcp/4001", false),
+            ("/dns4/boot.example.org/tcp/4001", "/ip4/8.8.8.8/tcp/4001", false),
+            ("/ip4/192.168.1.2/tcp/50000", "/ip4/192.168.1.3/tcp/4001", true),
+            ("/ip4/192.168.1.2/tcp/50000", "/ip4/8.8.8.8/tcp/4001", true),
+            ("/ip4/192.168.1.2/tcp/50000", "/ip4/127.0.0.1/tcp/4001", false),
+        ] {
+            let [link, told]: [Multiaddr; 2] = [link, told].map(|text| text.parse().unwrap());
+            assert_eq!(may_enter(&link, &told), expected, "{link} {told}");
+        }
+        // One machine with any number of ids claims the whole world.
+        let mut random = fastrand::Rng::with_seed(7);
+        let link: Multiaddr = "/ip4/9.9.9.9/tcp/50000".parse().unwrap();
+        for _ in 0..1000 {
+            let ip = Ipv4Addr::from(random.u32(..));
+            let told: Multiaddr = format!("/ip4/{ip}/tcp/4001").parse().unwrap();
+            assert_eq!(may_enter(&link, &told), ip == Ipv4Addr::new(9, 9, 9, 9), "{told}");
         }
     }
 

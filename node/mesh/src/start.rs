@@ -80,12 +80,8 @@ pub fn start(
     let node = node_id::node_of(&peer)
         .ok_or_else(|| StartError::Settings("the key is not of Ed25519".into()))?;
 
-    let rules = DialRules::new(&config.bootstrap, Instant::now());
+    let rules = DialRules::new(&config.bootstrap, &config.listen, Instant::now());
     let mdns = config.mdns && config.listen.iter().any(|at| scope::of(at) != Scope::Loopback);
-    if mdns {
-        // Who is on the link is looked for, and may be dialled.
-        rules.open(Scope::OnLink);
-    }
     let transport = transport::build(&keypair, rules.clone(), registry).map_err(key)?;
     let behaviour = Behaviour::new(&Settings {
         keypair: &keypair,
@@ -137,7 +133,7 @@ fn listen(
         let listening =
             transport::probe(address).and_then(|()| match swarm.listen_on(address.clone()) {
                 Ok(_) => Ok(()),
-                Err(TransportError::Other(error)) => Err(error),
+                Err(TransportError::Other(error)) => Err(innermost(error)),
                 Err(TransportError::MultiaddrNotSupported(_)) => Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
                     "only /tcp/PORT and /udp/PORT/quic-v1 of an IP address can be listened on",
@@ -158,4 +154,21 @@ fn listen(
         reason: error.to_string(),
     };
     Ok(failures.into_iter().map(event).collect())
+}
+
+/// What the system said, without the layers that each repeat it.
+fn innermost(error: io::Error) -> io::Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> =
+        error.get_ref().map(|inner| inner as _);
+    let mut code = error.raw_os_error();
+    while let Some(inner) = cause {
+        if let Some(inner) = inner.downcast_ref::<io::Error>() {
+            code = inner.raw_os_error().or(code);
+        }
+        cause = inner.source();
+    }
+    match code {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
 }

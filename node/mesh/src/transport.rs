@@ -15,7 +15,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
 use socket2::{Domain, Socket, Type};
 
-use crate::dial_gate::{DialGate, DialRules};
+use crate::dial_gate::{DialGate, DialRules, NameGate};
 
 /// Longest time from a dial or an accepted connection to a secure, multiplexed
 /// one. Ten seconds are thirty round trips around the world.
@@ -48,7 +48,7 @@ pub(crate) fn build(
     registry: &mut Registry,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let named = match dns::tokio::Transport::system(direct(keypair, rules.clone())?) {
-        Ok(named) => named.boxed(),
+        Ok(named) => NameGate::new(named.boxed(), rules).boxed(),
         Err(error) => {
             tracing::warn!(%error, "no resolver: bootstrap nodes are reached by address only");
             direct(keypair, rules)?.boxed()

@@ -376,6 +376,13 @@ async fn a_port_in_use_is_told_and_is_an_error_when_it_is_the_only_one() {
     .await;
     node.event(|event| matches!(event, MeshEvent::Listening { .. }).then_some(())).await;
 
+    // The cause is said once, by the system. No machine has this address.
+    let mut elsewhere = config(3, Role::Host, &[]);
+    elsewhere.listen = vec!["/ip4/192.0.2.1/tcp/0".parse().unwrap()];
+    let error = start(elsewhere, &mut Registry::default(), &Tasks::default()).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.source().is_none(), "{error}: {cause}");
+
     // A second mesh on the port of a first is refused too, although libp2p
     // itself would share it.
     let port_of_first = node.address().await;
@@ -384,6 +391,24 @@ async fn a_port_in_use_is_told_and_is_an_error_when_it_is_the_only_one() {
     let error = start(second, &mut Registry::default(), &Tasks::default()).unwrap_err();
     assert!(error.is_address_in_use(), "{error}");
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_node_that_comes_later_is_found_by_a_node_that_knows_another() {
+    let a = Node::host(1, &[]);
+    // A port that was free a moment ago.
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let later: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    let b = Node::host(2, &[a.address().await, later.clone()]);
+    b.knows([a.id()]).await;
+    let mut third = config(3, Role::Host, &[]);
+    third.listen = vec![later];
+    let c = Node::start(third);
+    b.knows([c.id()]).await;
+    a.knows([c.id()]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -398,6 +423,37 @@ async fn quic_works_and_its_port_is_exclusive() {
     third.listen = vec![at.iter().take(3).collect()];
     let error = start(third, &mut Registry::default(), &Tasks::default()).unwrap_err();
     assert!(error.is_address_in_use(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_node_stops_within_a_second() {
+    let [a, b, c] = line().await;
+    let at = b.address().await;
+    // Someone who connects and says nothing, and someone who says a lot.
+    let port = at.iter().nth(1).unwrap().to_string();
+    let port: u16 = port.rsplit('/').next().unwrap().parse().unwrap();
+    let _silent: Vec<_> = (0..8)
+        .map(|_| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap())
+        .collect();
+    let talkers = [&a, &b, &c].map(|node| {
+        let handle = node.handle.clone();
+        tokio::spawn(async move {
+            for number in 0_u32.. {
+                let message = number.to_be_bytes().repeat(50);
+                if handle.publish(Topic::Presence, message).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = std::time::Instant::now();
+    b.tasks.handle().stop();
+    timeout(PATIENCE, b.tasks.drained()).await.expect("it stops");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    for talker in talkers {
+        talker.abort();
+    }
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::{ConnectionId, DialError};
-use libp2p::{Multiaddr, PeerId, identify, multiaddr};
+use libp2p::{PeerId, identify};
 
 use super::Actor;
 use crate::MeshEvent;
 use crate::node_id::node_of;
 use crate::peers::{Introduced, Introduction, Link};
+use crate::scope::without_peer;
 
 /// How long a peer of another network is neither dialled nor let in. Its
 /// operator may change the network meanwhile.
@@ -33,12 +34,16 @@ impl Actor {
         };
         let address = without_peer(endpoint.get_remote_address().clone());
         let link = Link { address, outgoing: endpoint.is_dialer() };
-        self.rules.open(crate::scope::of(&link.address));
+        self.rules.link_opened(connection, &link.address, Instant::now());
         self.dial_failures.remove(&peer);
+        if link.outgoing {
+            self.note_bootstrap(peer, &link.address);
+        }
         self.peers.connected(peer, node, connection, link);
     }
 
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {
+        self.rules.link_closed(connection, Instant::now());
         if let Some(node) = self.peers.closed(peer, connection) {
             tracing::debug!(%node, "peer left");
             self.outbox.keep(MeshEvent::PeerLeft { node });
@@ -130,12 +135,4 @@ impl Actor {
             self.unreachable(peer);
         }
     }
-}
-
-/// The address without the name of the peer at its end.
-pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
-    while matches!(address.iter().last(), Some(multiaddr::Protocol::P2p(_))) {
-        address.pop();
-    }
-    address
 }

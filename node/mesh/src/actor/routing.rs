@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use homehost_protocol::Scope;
 use libp2p::kad::{self, KBucketKey, RoutingUpdate};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, mdns};
 
 use super::Actor;
-use super::connections::without_peer;
 use crate::discovery::Step;
 use crate::diversity::{self, Entry};
-use crate::scope;
+use crate::scope::{self, without_peer};
 
 /// Addresses of one peer that are kept: IPv4 and IPv6, two transports, and as
 /// many of a second interface.
@@ -32,6 +32,15 @@ const QUERIES_MAX: usize = 8;
 /// Peers found by mDNS that are dialled at once.
 const MDNS_DIALS_MAX: usize = 16;
 
+/// A configured address and whom it names.
+pub(super) fn bootstrap(address: Multiaddr) -> (Multiaddr, Option<PeerId>) {
+    let peer = match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    };
+    (address, peer)
+}
+
 impl Actor {
     /// Puts a peer into the routing table, at those of its addresses that it
     /// may name and that the table has room for.
@@ -42,12 +51,14 @@ impl Actor {
         told: &[Multiaddr],
     ) {
         let Some(link) = self.peers.link(&peer, connection).cloned() else { return };
-        let link_scope = scope::of(&link.address);
+        let told = told.iter().filter(|told| scope::may_enter(&link.address, told));
         // Where we reached it is known to work, also by name.
-        let dialled = link.outgoing.then_some(link.address);
-        let told = told.iter().filter(|told| scope::may_tell(link_scope, told));
+        let dialled = link.outgoing.then(|| link.address.clone());
         let told = told.map(|told| without_peer(told.clone()));
         let addresses: Vec<_> = dialled.into_iter().chain(told).take(ADDRESSES_MAX).collect();
+        for address in &addresses {
+            self.rules.told(connection, address, Instant::now());
+        }
         self.make_room(&peer, &addresses);
         for address in addresses {
             self.admit(peer, address);
@@ -106,10 +117,23 @@ impl Actor {
     }
 
     fn dial_bootstrap(&mut self) {
-        for address in self.bootstrap.clone() {
+        for (address, peer) in self.bootstrap.clone() {
+            if peer.is_some_and(|peer| self.peers.is_connected(&peer)) {
+                continue;
+            }
             // A node may be started with its own address among the others.
             if let Err(error) = self.swarm.dial(DialOpts::from(address)) {
                 tracing::debug!(%error, "cannot dial a bootstrap node");
+            }
+        }
+    }
+
+    /// Notes who answers at a bootstrap address, so that it is not dialled again
+    /// for as long as that peer is connected.
+    pub(super) fn note_bootstrap(&mut self, peer: PeerId, dialled: &Multiaddr) {
+        for (address, at) in &mut self.bootstrap {
+            if without_peer(address.clone()) == *dialled {
+                *at = Some(peer);
             }
         }
     }
@@ -171,10 +195,28 @@ impl Actor {
     }
 
     pub(super) fn on_mdns(&mut self, event: mdns::Event) {
-        let mdns::Event::Discovered(found) = event else { return };
-        for (peer, address) in found.into_iter().take(MDNS_DIALS_MAX) {
-            let near = scope::ip_of(&address).is_some_and(|ip| Scope::of(ip) != Scope::Nowhere);
-            if near && !self.peers.is_connected(&peer) {
+        let now = Instant::now();
+        let found = match event {
+            mdns::Event::Discovered(found) => found,
+            mdns::Event::Expired(gone) => {
+                for (peer, address) in gone {
+                    self.rules.lost(peer, &address, now);
+                }
+                return;
+            }
+        };
+        let mut dials = 0;
+        for (peer, address) in found {
+            // Whoever is on the link has no business naming this machine.
+            let near = match scope::ip_of(&address).map(Scope::of) {
+                Some(Scope::OnLink | Scope::Global) => true,
+                Some(Scope::Loopback | Scope::Nowhere) | None => false,
+            };
+            if near {
+                self.rules.found(peer, &address, now);
+            }
+            if near && dials < MDNS_DIALS_MAX && !self.peers.is_connected(&peer) {
+                dials += 1;
                 let opts = DialOpts::peer_id(peer).addresses(vec![address]).build();
                 // One that is being dialled already is refused, and that is fine.
                 let _ = self.swarm.dial(opts);
