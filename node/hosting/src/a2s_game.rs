@@ -322,5 +322,12 @@ mod tests {
         assert_eq!((answered.info.players_online, answered.info.players_maximum), (2, 5));
         assert_eq!(answered.players.unwrap()[1].name, "bob");
         assert_eq!(answered.rules.unwrap()["stand_in"], "1");
+        let target = crate::query::Target {
+            kind: crate::QueryKind::A2s,
+            port: address.port(),
+            transport: homehost_protocol::Transport::Udp,
+        };
+        let ours = crate::query::Querier::default().ask(target).await.unwrap();
+        assert_eq!((ours.players, ours.slots), (Some(2), Some(5)));
     }
 }

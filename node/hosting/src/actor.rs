@@ -45,6 +45,10 @@ const TRIES_MAX: u32 = 3;
 /// How long to wait before a shim that cannot be reached is sought again.
 const REATTACH_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long a shim may take to kill its game before that is done without it: it
+/// hangs, or its disk does.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
+
 type Reply<E> = oneshot::Sender<Result<(), E>>;
 
 /// What a person asks of one server.
@@ -94,6 +98,8 @@ pub(crate) struct Actor {
     /// What to ask as soon as there is a line.
     asked: Option<ToShim>,
     reattach_at: Option<Instant>,
+    /// When a kill that the shim was asked for is done without it.
+    kill_at: Option<Instant>,
     /// Tries of the start that is under way.
     tries: u32,
     starts: Vec<Reply<PowerError>>,
@@ -123,7 +129,7 @@ impl Actor {
         let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
         let (kills_in, kills) = mpsc::channel(KILLS_MAX);
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let last_exit = files::read::<files::ExitFile>(&folder.run(files::EXIT));
+        let last_exit = files::read::<files::ExitFile>(&folder.run(files::EXIT)).ok().flatten();
         let mut actor = Self {
             definition: Arc::new(definition),
             console: console.clone(),
@@ -134,6 +140,7 @@ impl Actor {
             asks: None,
             asked: None,
             reattach_at: None,
+            kill_at: None,
             tries: 0,
             starts: Vec::new(),
             stops: Vec::new(),
@@ -235,7 +242,16 @@ impl Actor {
                         Instant::now(),
                     );
                 }
+                let stopping = status.rung.is_some();
+                if self.core.phase() == Phase::Stopping && !stopping && self.asked.is_none() {
+                    // The shim that was asked died before it noted that.
+                    self.asked = Some(ToShim::Stop);
+                }
                 self.connect(*stream, status);
+                if self.definition.wanted == Wanted::Stopped && !stopping {
+                    // Stored by a daemon that died before it could ask.
+                    self.tell(Input::Stop);
+                }
             }
             Attached::Exited(report) => {
                 self.console.catch_up().await;
@@ -330,6 +346,7 @@ impl Actor {
         link::settle(&self.folder);
         self.asks = None;
         self.asked = None;
+        self.kill_at = None;
         self.status = None;
         self.trouble = None;
         self.ready_at = None;
@@ -406,19 +423,40 @@ impl Actor {
     /// Asks the shim, or does without it where that can be.
     fn ask(&mut self, ask: ToShim) {
         let sent = self.asks.as_ref().is_some_and(|asks| asks.try_send(ask.clone()).is_ok());
-        if !sent {
-            if ask == ToShim::Kill
-                && let Some(state) = files::read::<StateFile>(&self.folder.run(files::STATE))
-            {
-                kill_outright(&state);
+        if ask == ToShim::Kill {
+            if sent {
+                self.kill_at = Some(Instant::now() + KILL_PATIENCE);
+            } else {
+                self.kill_without_shim();
             }
+        }
+        if !sent {
             self.asked = Some(ask);
         }
     }
 
+    /// Kills the game past its shim, now and again until that shows.
+    fn kill_without_shim(&mut self) {
+        if let Ok(Some(state)) = files::read::<StateFile>(&self.folder.run(files::STATE)) {
+            kill_outright(&state);
+        }
+        self.kill_at = Some(Instant::now() + KILL_PATIENCE);
+    }
+
+    /// Why a stop cannot be promised: a game may live that nobody can reach.
+    fn unreachable(&self) -> Option<PowerError> {
+        (self.reattach_at.is_some() && !self.core.has_process()).then(|| {
+            let why = self.trouble.as_deref().unwrap_or("it cannot be told whether the game runs");
+            PowerError::Failed {
+                class: ErrorClass::Internal,
+                problem: format!("{why}; if it does, it is stopped as soon as it is found"),
+            }
+        })
+    }
+
     fn next_timer(&self) -> Option<Instant> {
         let own = self.timers.values().copied().min();
-        own.into_iter().chain(self.polls.due()).chain(self.reattach_at).min()
+        own.into_iter().chain(self.polls.due()).chain(self.reattach_at).chain(self.kill_at).min()
     }
 
     fn timer(&mut self, now: Instant) {
@@ -431,6 +469,9 @@ impl Actor {
         if self.reattach_at.is_some_and(|at| at <= now) {
             self.reattach_at = None;
             self.seek();
+        }
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_without_shim();
         }
         if let Some(poll) = self.polls.start(now, &self.core, &self.definition) {
             let querier = self.shared.querier.clone();

@@ -1,11 +1,13 @@
 //! The daemon's side of a console: what the shim sent, for whoever reads along.
 //!
 //! The files are the whole truth; the ring in memory spares reading them. A
-//! reader that is slow is fed from the files once the ring has moved on, so
-//! nobody misses a line that is still on disk.
+//! reader that is slow is fed from the files once the ring has moved on. Only a
+//! game that prints more than anyone reads loses lines on the way to a reader,
+//! and a line that says how many stands in for them; the files have them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -18,8 +20,16 @@ pub const TAIL_MAX: usize = 10_000;
 /// Lines that wait for one reader; then it is waited for.
 const WAITING_MAX: usize = 256;
 
-/// Lines taken from ring or files at once.
+/// Lines taken from the ring at once.
 const BATCH: usize = 256;
+
+/// A reader that is further behind than this is not fed from the files line by
+/// line: it would never catch up with a game that goes on like that.
+const BEHIND_MAX: u64 = TAIL_MAX as u64;
+
+/// How often a gap in what the shim sends is filled from the files, which may
+/// mean to read 20 MiB.
+const FILL_PAUSE: Duration = Duration::from_secs(5);
 
 /// One server's console.
 #[derive(Debug)]
@@ -27,6 +37,8 @@ pub(crate) struct Console {
     logs: PathBuf,
     /// Locked to copy lines in or out, never over an `.await`.
     ring: Mutex<Ring>,
+    /// When a gap was filled last.
+    filled: Mutex<Option<Instant>>,
     /// Number of the newest line.
     latest: watch::Sender<u64>,
 }
@@ -36,7 +48,12 @@ impl Console {
     pub(crate) async fn open(logs: PathBuf) -> Arc<Self> {
         let dir = logs.clone();
         let lines = tokio::task::spawn_blocking(move || log::tail(&dir, RING_LINES_MAX)).await;
-        let console = Self { logs, ring: Mutex::default(), latest: watch::Sender::new(0) };
+        let console = Self {
+            logs,
+            ring: Mutex::default(),
+            filled: Mutex::default(),
+            latest: watch::Sender::new(0),
+        };
         for line in lines.unwrap_or_default() {
             console.push(line);
         }
@@ -128,22 +145,54 @@ impl Console {
     async fn next(&self, after: u64) -> Vec<LogLine> {
         {
             let ring = self.lock();
-            if ring.lines().front().is_none_or(|first| first.seq <= after.saturating_add(1)) {
+            let Some(first) = ring.lines().front() else { return Vec::new() };
+            if first.seq <= after.saturating_add(1) {
                 return ring.after(after, BATCH);
             }
+            if first.seq - after > BEHIND_MAX {
+                return vec![left_out(after, first)];
+            }
         }
+        // As many as the ring has: the files are not read again for the next few.
         let dir = self.logs.clone();
-        let lines = tokio::task::spawn_blocking(move || log::after(&dir, after, BATCH)).await;
+        let lines =
+            tokio::task::spawn_blocking(move || log::after(&dir, after, RING_LINES_MAX)).await;
         let lines = lines.unwrap_or_default();
         // What has been rotated away is gone; go on with what there is.
         if lines.is_empty() { self.lock().after(after, BATCH) } else { lines }
     }
 
-    /// Reads from the files what the shim's ring no longer had.
-    pub(crate) async fn fill_gap(&self, until: u64) {
+    /// Deals with lines that the shim's ring no longer had when `next` came.
+    pub(crate) async fn bridge_gap(&self, next: &LogLine) {
+        let fill = {
+            let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = filled.is_none_or(|at| at.elapsed() >= FILL_PAUSE);
+            if due {
+                *filled = Some(Instant::now());
+            }
+            due
+        };
+        if fill {
+            self.fill_gap(next.seq).await;
+        }
+        let latest = self.latest();
+        if next.seq > latest.saturating_add(1) {
+            self.push(left_out(latest, next));
+        }
+    }
+
+    /// Reads from the files what came since, as far as memory has room for it.
+    async fn fill_gap(&self, until: u64) {
         let (dir, after) = (self.logs.clone(), self.latest());
-        let lines = tokio::task::spawn_blocking(move || log::after(&dir, after, usize::MAX)).await;
-        for line in lines.unwrap_or_default().into_iter().filter(|line| line.seq < until) {
+        let lines = tokio::task::spawn_blocking(move || log::tail(&dir, RING_LINES_MAX)).await;
+        let mut lines = lines.unwrap_or_default();
+        lines.retain(|line| line.seq > after && line.seq < until);
+        if let Some(first) = lines.first()
+            && first.seq > after.saturating_add(1)
+        {
+            self.push(left_out(after, first));
+        }
+        for line in lines {
             self.push(line);
         }
     }
@@ -157,6 +206,14 @@ impl Console {
     fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Stands in for the lines between the number `after` and `next`.
+fn left_out(after: u64, next: &LogLine) -> LogLine {
+    let (seq, count) = (next.seq - 1, next.seq - 1 - after);
+    let text =
+        format!("[{count} lines are left out here: the game prints faster than they are read]");
+    LogLine { seq, at: next.at, text }
 }
 
 #[cfg(test)]

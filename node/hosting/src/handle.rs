@@ -33,6 +33,9 @@ pub struct HostingConfig {
     pub run_as: RunAs,
 }
 
+/// Folders that are tried by number; after that a server's id names its folder.
+const FOLDERS_MAX: u32 = 1_000;
+
 /// All servers as they are now.
 pub type Servers = Arc<BTreeMap<ServerId, ServerView>>;
 
@@ -156,7 +159,8 @@ impl HostingHandle {
     /// Adds a server: assigns its ports, makes its folder, stores it. It is not
     /// started, unless it is stored as wanted.
     ///
-    /// Data that an earlier server of that name left behind is taken up again.
+    /// Its folder is its own: data that another server left behind stays where it
+    /// is, for a person to move.
     ///
     /// # Errors
     /// Nothing was changed then.
@@ -170,12 +174,15 @@ impl HostingHandle {
         let taken =
             |name: &str| views.values().any(|view| view.definition.folder.as_deref() == Some(name));
         let base = slug(&definition.name);
-        let folder = std::iter::once(base.clone())
-            .chain((2..).map(|number| format!("{base}-{number}")))
-            .find(|name| !taken(name));
-        definition.folder = folder;
+        let names: Vec<String> = std::iter::once(base.clone())
+            .chain((2..FOLDERS_MAX).map(|number| format!("{base}-{number}")))
+            .filter(|name| !taken(name))
+            .collect();
         let shared = self.shared.clone();
         let prepared = tokio::task::spawn_blocking(move || {
+            // Two names can lead to one folder, as all without a Latin letter do.
+            definition.folder =
+                names.into_iter().find(|name| is_unused(&shared.servers_dir.join(name)));
             shared.ports.settle(&mut definition)?;
             let folder = shared.folder(&definition);
             let checked = dry_run(&definition, &folder).map_err(AddError::from).and_then(|()| {
@@ -321,6 +328,14 @@ pub enum KeepData {
     Yes,
     /// Everything goes.
     No,
+}
+
+/// Whether nothing is there that a server could mistake for its own.
+fn is_unused(folder: &std::path::Path) -> bool {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 fn check(

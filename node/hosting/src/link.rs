@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::sync::mpsc;
@@ -28,8 +28,13 @@ const FIRST_WORD_BYTES_MAX: u64 = 16 * 1024;
 /// How long a shim may take to answer a connection.
 const HELLO: Duration = Duration::from_secs(5);
 
-/// Tries to reach or replace a shim that is just starting or ending.
-const ATTACH_TRIES: u32 = 5;
+/// How long a shim is sought that is just starting or ending.
+const ATTACH: Duration = Duration::from_secs(10);
+
+/// Tries to put another shim in the place of one that died.
+const ADOPTIONS_MAX: u32 = 5;
+
+/// Between two looks.
 const ATTACH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Requests that wait for the socket; a person sends them one by one.
@@ -100,24 +105,56 @@ pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<F
 
 /// Finds the game of an earlier daemon, or of a shim that died.
 pub(crate) async fn attach(exe: &Path, folder: &Folder) -> Attached {
-    let mut problem = String::new();
-    for _ in 0..ATTACH_TRIES {
-        let (state_path, exit_path) = (folder.run(files::STATE), folder.run(files::EXIT));
-        let Some(state) = files::read::<StateFile>(&state_path) else { return Attached::Nothing };
-        match files::read::<ExitFile>(&exit_path) {
-            Some(exit) if exit.run == state.run => return Attached::Exited(exit.report),
-            _ => {}
-        }
-        if let Ok((stream, status)) = greet(folder).await {
-            return Attached::Connected(Box::new(stream), status);
-        }
-        match launch(exe, folder, true).await {
-            Ok(FirstWord::Runs { .. } | FirstWord::Ended) => continue,
-            Ok(FirstWord::Failed(why)) | Err(why) => problem = why,
+    let give_up = Instant::now() + ATTACH;
+    let mut adoptions = 0;
+    loop {
+        let problem = match look(folder) {
+            Ok(Seen::Nothing) => return Attached::Nothing,
+            Ok(Seen::Ended(report)) => return Attached::Exited(report),
+            // It has not said yet which process is its game.
+            Ok(Seen::Starting) => "its shim is still starting".to_owned(),
+            Ok(Seen::Game { shim }) => match greet(folder).await {
+                Ok((stream, status)) => return Attached::Connected(Box::new(stream), status),
+                Err(error) if shim => format!("its shim does not answer ({error})"),
+                Err(_) => {
+                    adoptions += 1;
+                    match launch(exe, folder, true).await {
+                        Ok(FirstWord::Runs { .. } | FirstWord::Ended) => continue,
+                        Ok(FirstWord::Busy(why) | FirstWord::Failed(why)) | Err(why) => why,
+                    }
+                }
+            },
+            Err(error) => format!("its folder cannot be read ({error})"),
+        };
+        if adoptions >= ADOPTIONS_MAX || Instant::now() >= give_up {
+            return Attached::Failed(problem);
         }
         tokio::time::sleep(ATTACH_PAUSE).await;
     }
-    Attached::Failed(problem)
+}
+
+/// What a server's folder shows.
+enum Seen {
+    Nothing,
+    /// A shim lives and has noted no game yet, or is about to end.
+    Starting,
+    /// A game may be alive; its shim is or is not.
+    Game {
+        shim: bool,
+    },
+    Ended(ExitReport),
+}
+
+fn look(folder: &Folder) -> io::Result<Seen> {
+    // First: a shim that ends in between has written down by then how it went.
+    let shim = files::is_locked(&folder.run(""))?;
+    let Some(state) = files::read::<StateFile>(&folder.run(files::STATE))? else {
+        return Ok(if shim { Seen::Starting } else { Seen::Nothing });
+    };
+    Ok(match files::read::<ExitFile>(&folder.run(files::EXIT))? {
+        Some(exit) if exit.run == state.run => Seen::Ended(exit.report),
+        _ => Seen::Game { shim },
+    })
 }
 
 /// Connects to a shim and hears how it is.
@@ -182,7 +219,7 @@ impl Link {
                             players.line(&line.text);
                         }
                         if line.seq > console.latest() + 1 {
-                            console.fill_gap(line.seq).await;
+                            console.bridge_gap(&line).await;
                         }
                         console.push(line);
                         continue;

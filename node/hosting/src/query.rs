@@ -1,16 +1,20 @@
 //! Asking a game whether it answers, and how many play.
 //!
-//! Only servers of this node are asked, on loopback.
+//! Only servers of this node are asked, on loopback. That makes them no friends:
+//! every answer is bounded in size and time, whatever it says of itself.
 
+mod a2s;
+mod datagram;
 mod luanti;
+mod minecraft;
+mod quake3;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gamedig::games::minecraft;
-use gamedig::protocols::types::{GatherToggle, TimeoutSettings};
-use gamedig::protocols::{quake, valve};
+use gamedig::protocols::types::TimeoutSettings;
 use homehost_protocol::Transport;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -23,8 +27,11 @@ pub(crate) use luanti::PlayersFromLog;
 /// may not answer at all, and is asked again a second later.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Queries at once. Each of the blocking ones holds a thread for [`TIMEOUT`] at
-/// worst, and a node has 64 servers at most.
+/// For an answer that comes as a stream, from the connection to the last byte.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Queries at once: each is over within two seconds, and a node has 64 servers
+/// at most.
 const AT_ONCE: usize = 8;
 
 /// Where and how to ask.
@@ -67,47 +74,34 @@ impl Querier {
                 connected.ok()?.ok().map(|_| Answer::default())
             }
             QueryKind::Luanti => luanti::probe(address, TIMEOUT).await.then(Answer::default),
-            QueryKind::A2s | QueryKind::Minecraft | QueryKind::Quake3 => {
-                tokio::task::spawn_blocking(move || {
+            QueryKind::A2s => within(TIMEOUT, a2s::ask(address)).await?,
+            QueryKind::Quake3 => within(TIMEOUT, quake3::ask(address)).await?,
+            QueryKind::Minecraft if target.transport == Transport::Tcp => {
+                within(STREAM_TIMEOUT, minecraft::ask(address)).await
+            }
+            QueryKind::Minecraft => {
+                let asked = tokio::task::spawn_blocking(move || {
                     // Held until the thread is free again, whoever still waits.
                     let _permit = permit;
-                    ask_blocking(target, address)
-                })
-                .await
-                .ok()?
+                    ask_bedrock(address)
+                });
+                asked.await.ok()?
             }
         }
     }
 }
 
-fn ask_blocking(target: Target, address: SocketAddr) -> Option<Answer> {
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> Option<T> {
+    tokio::time::timeout(limit, work).await.ok()?.ok()
+}
+
+/// The one query that holds a thread. It sends one datagram and reads one of a
+/// kilobyte, each with a timeout of the socket, so it keeps no daemon from
+/// ending for longer than that.
+fn ask_bedrock(address: SocketAddr) -> Option<Answer> {
     let timeouts = TimeoutSettings::new(Some(TIMEOUT), Some(TIMEOUT), Some(TIMEOUT), 0).ok();
-    match target.kind {
-        QueryKind::A2s => {
-            let only_info = valve::GatheringSettings {
-                players: GatherToggle::Skip,
-                rules: GatherToggle::Skip,
-                check_app_id: false,
-            };
-            let engine = valve::Engine::Source(None);
-            let info = valve::query(&address, engine, Some(only_info), timeouts).ok()?.info;
-            let people = info.players_online.saturating_sub(info.players_bots);
-            Some(answer(people.into(), info.players_maximum.into()))
-        }
-        QueryKind::Minecraft if target.transport == Transport::Udp => {
-            let bedrock = minecraft::protocol::query_bedrock(&address, timeouts).ok()?;
-            Some(answer(bedrock.players_online, bedrock.players_maximum))
-        }
-        QueryKind::Minecraft => {
-            let java = minecraft::protocol::query_java(&address, timeouts, None).ok()?;
-            Some(answer(java.players_online, java.players_maximum))
-        }
-        QueryKind::Quake3 => {
-            let status = quake::three::query(&address, timeouts).ok()?;
-            Some(answer(status.players_online.into(), status.players_maximum.into()))
-        }
-        QueryKind::Luanti | QueryKind::Tcp | QueryKind::None => None,
-    }
+    let bedrock = gamedig::games::minecraft::protocol::query_bedrock(&address, timeouts).ok()?;
+    Some(answer(bedrock.players_online, bedrock.players_maximum))
 }
 
 fn answer(players: u32, slots: u32) -> Answer {
@@ -127,5 +121,54 @@ mod tests {
         assert_eq!(Querier::default().ask(target).await, Some(Answer::default()));
         drop(listener);
         assert_eq!(Querier::default().ask(target).await, None);
+    }
+
+    async fn serve_stream(bytes: &'static [u8], pause: Duration) -> u16 {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.write_all(bytes).await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_end_is_left() {
+        for (bytes, pause) in [
+            (&[0xff; 60_000][..], Duration::ZERO),
+            (&[0x7b; 60_000], Duration::ZERO),
+            (&[0x7b], Duration::from_millis(50)),
+        ] {
+            let port = serve_stream(bytes, pause).await;
+            let kind = QueryKind::Minecraft;
+            let target = Target { kind, port, transport: Transport::Tcp };
+            let begin = std::time::Instant::now();
+            assert_eq!(Querier::default().ask(target).await, None);
+            assert!(begin.elapsed() < STREAM_TIMEOUT * 2, "{:?}", begin.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bedrock_server_is_understood() {
+        let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut ping = [0; 64];
+            let (_, from) = server.recv_from(&mut ping).await.unwrap();
+            let text = b"MCPE;x;1;1.0;4;9;1;world;Survival;1";
+            let mut pong = vec![0x1c];
+            pong.extend_from_slice(&ping[1..9]);
+            pong.extend_from_slice(&[0; 8]);
+            pong.extend_from_slice(&ping[9..25]);
+            pong.extend_from_slice(&[0, text.len() as u8]);
+            pong.extend_from_slice(text);
+            server.send_to(&pong, from).await.unwrap();
+        });
+        let target = Target { kind: QueryKind::Minecraft, port, transport: Transport::Udp };
+        assert_eq!(Querier::default().ask(target).await, Some(answer(4, 9)));
     }
 }

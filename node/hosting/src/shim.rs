@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-use adopt::Begun;
+use adopt::{Begun, Problem};
 
 /// The one line that a shim writes to its standard output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub(crate) enum FirstWord {
     },
     /// The game had ended before it could be adopted; `exit.json` says how.
     Ended,
+    /// Another shim has a game of this server, or is about to make one, or a
+    /// game is there without a shim. It is to be sought.
+    Busy(String),
     /// Nothing runs.
     Failed(String),
 }
@@ -71,14 +74,18 @@ pub fn shim_main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match begin(args) {
         Ok(code) => code,
         Err(problem) => {
-            say(&FirstWord::Failed(problem));
+            say(&match problem {
+                Problem::Busy(why) => FirstWord::Busy(why),
+                Problem::Failed(why) => FirstWord::Failed(why),
+            });
             ExitCode::FAILURE
         }
     }
 }
 
-fn begin(args: impl Iterator<Item = OsString>) -> Result<ExitCode, String> {
+fn begin(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Problem> {
     let args = Args::parse(args)?;
+    platform::keep_files();
     platform::detach();
     // From here on every path is relative: a socket's path is short that way.
     let run = args.dir.join(files::RUN_DIR);
@@ -94,7 +101,9 @@ fn begin(args: impl Iterator<Item = OsString>) -> Result<ExitCode, String> {
         // as in the background of a script, are the game's to receive again.
         let signals = platform::EndSignals::new();
         // Held until the process ends: never two shims for one server.
-        let _lock = files::lock()?;
+        let lock = files::lock().map_err(|error| format!("cannot take the lock: {error}"))?;
+        let busy = || Problem::Busy("another shim runs this server".into());
+        let _lock = lock.ok_or_else(busy)?;
         let begun = if args.adopt { adopt::adopt()? } else { adopt::spawn()? };
         match begun {
             Begun::Runs(session) => {

@@ -21,10 +21,14 @@ pub(crate) fn install(exe: &Path, store: &Path) -> io::Result<PathBuf> {
     if !copy.exists() {
         let new = store.join(format!("{name}.{}.new", std::process::id()));
         let _ = std::fs::remove_file(&new);
-        // A link costs no space; where the system refuses one, a copy it is.
-        if !cfg!(unix) || std::fs::hard_link(exe, &new).is_err() {
-            std::fs::copy(exe, &new)?;
-        }
+        // Never a link: a program that runs cannot be written to, and whoever
+        // updates this one in place would be refused while a game runs.
+        std::fs::copy(exe, &new)?;
+        let file = File::options().write(true).open(&new)?;
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        file.sync_all()?;
+        drop(file);
         std::fs::rename(&new, &copy)?;
     }
     for entry in std::fs::read_dir(store)?.flatten() {
@@ -47,7 +51,9 @@ mod tests {
         std::fs::write(&exe, "one").unwrap();
         let one = install(&exe, &store).unwrap();
         assert_eq!(install(&exe, &store).unwrap(), one);
-        // Replaced as an update does it: by another file of that name.
+        // Written to in place, and replaced as an update does it: by another file of that name.
+        std::fs::write(&exe, "half").unwrap();
+        assert_eq!(std::fs::read(&one).unwrap(), b"one");
         std::fs::remove_file(&exe).unwrap();
         assert_eq!(std::fs::read(&one).unwrap(), b"one");
         std::fs::write(&exe, "two").unwrap();

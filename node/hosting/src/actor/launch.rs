@@ -42,7 +42,10 @@ impl Actor {
         self.note = None;
         self.last_exit = None;
         let (shared, definition) = (self.shared.clone(), self.definition.clone());
-        self.help(async move { Event::Launched(Box::new(launch(&shared, &definition).await)) });
+        let next_seq = self.console.latest() + 1;
+        self.help(async move {
+            Event::Launched(Box::new(launch(&shared, &definition, next_seq).await))
+        });
     }
 
     pub(super) async fn launched(&mut self, launched: Launched) {
@@ -77,10 +80,10 @@ impl Actor {
     }
 }
 
-async fn launch(shared: &Arc<Shared>, definition: &ServerDefinition) -> Launched {
+async fn launch(shared: &Arc<Shared>, definition: &ServerDefinition, next_seq: u64) -> Launched {
     let mut definition = definition.clone();
     let mut note = None;
-    let result = match prepare(shared, &mut definition, &mut note).await {
+    let result = match prepare(shared, &mut definition, &mut note, next_seq).await {
         Ok(()) => run(shared, &definition).await,
         Err(failure) => Err(failure),
     };
@@ -92,6 +95,7 @@ async fn prepare(
     shared: &Arc<Shared>,
     definition: &mut ServerDefinition,
     note: &mut Option<String>,
+    next_seq: u64,
 ) -> Result<(), Failure> {
     let (shared, mut changed) = (shared.clone(), definition.clone());
     let prepared = tokio::task::spawn_blocking(move || {
@@ -121,6 +125,7 @@ async fn prepare(
             account,
             stop_command: changed.stop_command.clone(),
             stop_step_ms: changed.stop_timeout.as_millis().try_into().unwrap_or(u64::MAX),
+            next_seq,
         };
         files::write(&folder.run(files::START), &start).map_err(|error| {
             let folder = folder.path().display();
@@ -150,7 +155,9 @@ async fn run(
     let folder = shared.folder(definition);
     match link::launch(&shared.shim_exe, &folder, false).await {
         Ok(FirstWord::Runs { .. }) => Ok(link::greet(&folder).await.ok().map(Box::new)),
-        Ok(FirstWord::Ended) => Ok(None),
+        // A game that an earlier daemon started in its last moments, for one:
+        // whoever looks for it finds it.
+        Ok(FirstWord::Ended | FirstWord::Busy(_)) => Ok(None),
         Ok(FirstWord::Failed(problem)) => Err(Failure::new(ErrorClass::BadConfig, problem)),
         Err(problem) => Err(Failure::new(ErrorClass::Internal, problem)),
     }

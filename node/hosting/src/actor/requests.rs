@@ -26,6 +26,10 @@ impl Actor {
             }
             Command::Stop { forget: true, reply } => {
                 if let Some(reply) = self.want(Wanted::Stopped, reply).await {
+                    if let Some(error) = self.unreachable() {
+                        let _ = reply.send(Err(error));
+                        return;
+                    }
                     self.stops.push(reply);
                     self.tell(Input::Stop);
                 }
@@ -96,13 +100,19 @@ impl Actor {
     }
 
     pub(super) fn kill(&mut self, reply: Reply<PowerError>) {
+        if self.unreachable().is_some() {
+            // Past whatever is in the way; the end shows when it is sought again.
+            self.kill_without_shim();
+            self.kill_at = None;
+        }
         self.stops.push(reply);
         self.tell(Input::Kill);
     }
 
     /// Whether the server was removed and the actor is to end.
     pub(super) async fn remove(&mut self, reply: Reply<RemoveError>) -> bool {
-        let idle = matches!(self.core.phase(), Phase::Offline | Phase::Crashed);
+        let idle =
+            matches!(self.core.phase(), Phase::Offline | Phase::Crashed | Phase::Backoff { .. });
         let result = if !idle || self.reattach_at.is_some() {
             Err(RemoveError::Running(self.definition.name.clone()))
         } else {

@@ -60,6 +60,10 @@ pub(crate) struct StartFile {
     #[serde(default)]
     pub(crate) stop_command: Option<String>,
     pub(crate) stop_step_ms: u64,
+    /// The least number that the first line may have: the daemon has seen all
+    /// lower ones, also if the log files are gone.
+    #[serde(default)]
+    pub(crate) next_seq: u64,
 }
 
 impl StartFile {
@@ -82,6 +86,10 @@ pub(crate) struct StateFile {
     /// The step of the stop that is under way.
     #[serde(default)]
     pub(crate) rung: Option<usize>,
+    /// The session that the first shim made for itself and the game; `None`
+    /// where it shares one with strangers, who must not be swept away.
+    #[serde(default)]
+    pub(crate) session: Option<u32>,
 }
 
 /// How a run ended.
@@ -93,10 +101,17 @@ pub(crate) struct ExitFile {
 
 /// Reads a file; `None` when it is missing, too large or not what it should be:
 /// a folder that someone edited must not stop a daemon.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+///
+/// # Errors
+/// When it may well be there, but cannot be read at the moment.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes).ok())
 }
 
 /// Writes a file so that after a loss of power it is the old or the new one.
@@ -128,27 +143,36 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
-/// Takes the lock of the folder that is the current one.
-pub(super) fn lock() -> Result<File, String> {
+/// Takes the lock of the folder that is the current one; `None` when another
+/// shim keeps it.
+pub(super) fn lock() -> io::Result<Option<File>> {
     lock_file(Path::new(LOCK))
 }
 
-fn lock_file(path: &Path) -> Result<File, String> {
-    let file = private()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|error| format!("cannot open the lock: {error}"))?;
+fn lock_file(path: &Path) -> io::Result<Option<File>> {
+    let file = private().create(true).truncate(false).write(true).open(path)?;
     // The shim of the run before may still be saying goodbye.
     let give_up = Instant::now() + LOCK_WAIT;
     while file.try_lock().is_err() {
         if Instant::now() >= give_up {
-            return Err("another shim runs this server".into());
+            return Ok(None);
         }
         std::thread::sleep(LOCK_PAUSE);
     }
-    Ok(file)
+    Ok(Some(file))
+}
+
+/// Whether a shim lives: it holds the lock from its first moment to its last.
+pub(crate) fn is_locked(run_dir: &Path) -> io::Result<bool> {
+    match OpenOptions::new().write(true).open(run_dir.join(LOCK)) {
+        Ok(file) => match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(true),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -159,23 +183,27 @@ mod tests {
     fn damaged_files_read_as_missing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(EXIT);
-        assert_eq!(read::<ExitFile>(&path), None);
+        assert_eq!(read::<ExitFile>(&path).unwrap(), None);
         for bytes in [&b""[..], b"{", b"[]", b"{\"run\":1}", &[0xff; 64]] {
             std::fs::write(&path, bytes).unwrap();
-            assert_eq!(read::<ExitFile>(&path), None);
+            assert_eq!(read::<ExitFile>(&path).unwrap(), None);
         }
+        // It is there, so nobody may conclude that it is not.
+        assert!(read::<ExitFile>(dir.path()).is_err());
     }
 
     #[test]
     fn a_shim_waits_for_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(LOCK);
+        assert!(!is_locked(dir.path()).unwrap());
         let held = lock_file(&path).unwrap();
-        let waits = std::thread::spawn(move || lock_file(&path).map(drop));
+        assert!(is_locked(dir.path()).unwrap());
+        let waits = std::thread::spawn(move || lock_file(&path));
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waits.is_finished());
         drop(held);
-        assert_eq!(waits.join().unwrap(), Ok(()));
+        assert!(waits.join().unwrap().unwrap().is_some());
     }
 
     #[test]
@@ -189,8 +217,9 @@ mod tests {
             started: UnixMillis(3),
             first_seq: 4,
             rung: None,
+            session: None,
         };
         write(&path, &state).unwrap();
-        assert_eq!(read(&path), Some(state));
+        assert_eq!(read(&path).unwrap(), Some(state));
     }
 }

@@ -90,6 +90,8 @@ pub(super) struct Log {
     /// The line that has no end yet: when it began and what it has.
     partial: Option<(UnixMillis, Vec<u8>)>,
     last_line: Option<String>,
+    /// The last write failed, perhaps in the middle of a line.
+    torn: bool,
     trouble: Option<String>,
 }
 
@@ -111,6 +113,7 @@ impl Log {
             next_seq,
             partial: partial.map(|part| (part.at, part.bytes)),
             last_line,
+            torn: false,
             trouble: None,
         };
         log.reopen();
@@ -119,10 +122,19 @@ impl Log {
 
     /// Ends an unfinished line and forgets the last words: a new run begins.
     /// Says the number that its first line will have.
-    pub(super) fn begin_run(&mut self) -> u64 {
+    pub(super) fn begin_run(&mut self, least: u64) -> u64 {
         self.end();
+        self.begin_at(least);
         self.last_line = None;
         self.next_seq
+    }
+
+    /// Gives no line a number below this one, whatever became of the files: who
+    /// has seen a number takes a second line with it for a repeat.
+    pub(super) fn begin_at(&mut self, least: u64) {
+        if self.partial.is_none() {
+            self.next_seq = self.next_seq.max(least);
+        }
     }
 
     pub(super) fn ring(&self) -> &Ring {
@@ -153,9 +165,10 @@ impl Log {
             if end.is_some() {
                 out.push(b'\n');
                 self.finish_line();
-                self.write(&out);
-                out.clear();
-                if self.file_bytes >= FILE_BYTES_MAX {
+                // Once for all lines, unless the file is full.
+                if self.file_bytes + out.len() as u64 >= FILE_BYTES_MAX {
+                    self.write(&out);
+                    out.clear();
                     self.rotate();
                 }
             }
@@ -207,12 +220,18 @@ impl Log {
             self.reopen();
         }
         let Some(file) = &mut self.file else { return };
-        match file.write_all(bytes) {
+        // What could not be written whole must not swallow the next line.
+        let written = if self.torn { file.write_all(b"\n") } else { Ok(()) };
+        match written.and_then(|()| file.write_all(bytes)) {
             Ok(()) => {
                 self.file_bytes += bytes.len() as u64;
                 self.trouble = None;
+                self.torn = false;
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                self.torn = true;
+                self.failed(&error);
+            }
         }
     }
 
@@ -280,8 +299,22 @@ mod tests {
         let seqs: Vec<_> = log.ring().lines().iter().map(|line| line.seq).collect();
         assert_eq!(seqs, [1, 2, 3, 4, 5]);
         assert_eq!(tail(dir.path(), 2), log.ring().after(3, 9));
-        assert_eq!(log.begin_run(), 6);
+        assert_eq!(log.begin_run(0), 6);
         assert_eq!(log.last_line(), None);
+    }
+
+    #[test]
+    fn numbers_go_on_without_the_files_and_after_a_torn_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(dir.path());
+        assert_eq!(log.begin_run(41), 41);
+        log.feed(b"one\n", NOW);
+        // A disk that is full in the middle of a line.
+        log.write(b"42 1000 to");
+        log.torn = true;
+        log.feed(b"two\n", NOW);
+        let last = tail(dir.path(), 1).remove(0);
+        assert_eq!((last.seq, last.text.as_str()), (42, "two"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The one interface behind which operating systems differ.
 //!
-//! Each side offers: `detach`, `spawn`, `adopt`, `is_alive`, the parts of a game
+//! Each side offers: `keep_files`, `detach`, `spawn`, `adopt`, `is_alive`, the parts of a game
 //! ([`Process`], [`Output`], [`Input`]), [`EndSignals`], the shim's [`Listener`]
 //! and the daemon's `connect`.
 
@@ -15,7 +15,7 @@ use unix as system;
 use windows as system;
 
 pub(crate) use system::{Connection, connect, detached, kill_outright, make_dir};
-pub(super) use system::{EndSignals, Listener, adopt, detach, is_alive, spawn};
+pub(super) use system::{EndSignals, Listener, adopt, detach, is_alive, keep_files, spawn};
 pub(super) use system::{Input, Output, Process};
 
 /// The longest line that is written to a game's input: POSIX guarantees that so
@@ -28,6 +28,16 @@ pub(super) struct Parts {
     pub(super) output: Output,
     pub(super) input: Input,
 }
+
+/// A process that was made and waits for leave to become the game.
+pub(super) struct Made {
+    pub(super) pid: u32,
+    pub(super) created: String,
+    pub(super) session: Option<u32>,
+}
+
+/// Notes what was made; without it there is no leave.
+pub(super) type Note<'a> = dyn FnMut(Made) -> Result<(), String> + 'a;
 
 /// How a process ended; both are `None` when nobody saw it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -34,7 +34,12 @@ const REQUESTS_MAX: usize = 16;
 const CONNECTIONS_MAX: usize = 4;
 
 /// Lines that are copied out of the ring for one connection at once.
-const BATCH_LINES: usize = 64;
+const BATCH_LINES: usize = 256;
+
+/// Pause between two such batches. With it a daemon gets some 25,000 lines a
+/// second at most: more than anyone reads, and little work for it. What the ring
+/// has lost by then is in the files.
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a shim waits for its daemon to hear of the end: it is written down
 /// anyway.
@@ -127,11 +132,16 @@ pub(super) async fn serve(
             () = signals.received() => game.stop(&process),
             // Before the console, which can be busy without end.
             stream = listener.accept() => accept(stream, &shared, &requests_in),
-            read = output.read(&mut buffer) => game.feed(&buffer[..read]),
+            read = output.read(&mut buffer) => {
+                game.feed(&buffer[..read]);
+                // A game that prints without pause always has more to read:
+                // connections, timers and signals get their turn here.
+                tokio::task::yield_now().await;
+            }
         }
     };
     // Whatever the game left behind in its group goes with it.
-    process.kill_group();
+    process.gone().await;
     let drain = async {
         let mut drained = 0;
         while drained < DRAIN_BYTES_MAX {
@@ -352,22 +362,23 @@ async fn tell<W: AsyncWrite + Unpin>(
         }
         // Read before the lines: once it is set, no line follows.
         let exited = shared.exited.borrow().clone();
-        while let Some(after) = cursor {
-            let lines = shared.log.borrow().ring().after(after, BATCH_LINES);
-            let Some(last) = lines.last().map(|line| line.seq) else { break };
-            for line in lines {
-                wire::send(to, &FromShim::Line(line)).await?;
-            }
-            cursor = Some(last);
+        // One batch at a time: the status must not wait for a busy console.
+        let lines = cursor.map(|after| shared.log.borrow().ring().after(after, BATCH_LINES));
+        let lines = lines.unwrap_or_default();
+        let more = lines.len() == BATCH_LINES;
+        for line in lines {
+            cursor = Some(line.seq);
+            wire::send(to, &FromShim::Line(line)).await?;
         }
-        if let Some(report) = exited {
+        if let Some(report) = exited.filter(|_| !more) {
             return wire::send(to, &FromShim::Exited(report)).await;
         }
         tokio::select! {
             biased;
             Some(answer) = answers.recv() => wire::send(to, &answer).await?,
+            () = tokio::time::sleep(BATCH_PAUSE), if more => {}
             _ = follow.changed() => follow.mark_changed(),
-            changed = version.changed() => if changed.is_err() { return Ok(()) },
+            changed = version.changed(), if !more => if changed.is_err() { return Ok(()) },
         }
     }
 }

@@ -85,6 +85,14 @@ impl Bench {
         within("the daemon's end", self.tasks.drained()).await;
     }
 
+    /// Changes what is stored as wanted, past the daemon side.
+    #[cfg(unix)]
+    pub(crate) async fn store_wanted(&self, id: &ServerId, wanted: homehost_hosting::Wanted) {
+        let mut definition = self.store.0.lock().unwrap()[id].clone();
+        definition.wanted = wanted;
+        self.store.save(&definition).await.unwrap();
+    }
+
     /// A new daemon side on the same folder.
     pub(crate) async fn come_back(&mut self) {
         self.tasks = Tasks::default();

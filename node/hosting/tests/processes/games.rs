@@ -27,6 +27,8 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             say(&format!("child {}", child.id()));
             read_until_quit()
         }
+        #[cfg(unix)]
+        ["wanders"] => wander(),
         ["outrun", port, lock] => outrun(port.parse().unwrap(), lock),
         _ => ExitCode::from(99),
     }
@@ -62,6 +64,19 @@ fn stubborn() -> ExitCode {
     })
 }
 
+/// Leaves its process group for that of its child.
+#[cfg(unix)]
+fn wander() -> ExitCode {
+    let exe = std::env::current_exe().unwrap();
+    let mut child = Command::new(exe);
+    std::os::unix::process::CommandExt::process_group(&mut child, 0);
+    #[expect(clippy::zombie_processes, reason = "a game that leaves its child behind")]
+    let child = child.args(["__test-game", "stubborn"]).spawn().unwrap();
+    rustix::process::setpgid(None, Some(rustix::process::Pid::from_child(&child))).unwrap();
+    say(&format!("child {}", child.id()));
+    read_until_quit()
+}
+
 /// The first time, another program takes the port just before this one would.
 fn outrun(port: u16, lock: &str) -> ExitCode {
     if std::fs::exists(lock).unwrap() {
@@ -70,12 +85,15 @@ fn outrun(port: u16, lock: &str) -> ExitCode {
     }
     std::fs::write(lock, "").unwrap();
     let exe = std::env::current_exe().unwrap();
+    // In a session of its own, or it would end with this game.
+    #[cfg(unix)]
+    let mut thief = Command::new("setsid");
+    #[cfg(unix)]
+    thief.arg(exe);
+    #[cfg(not(unix))]
     let mut thief = Command::new(exe);
     thief.args(["__a2s-game", "--port", &port.to_string(), "--exit-after", "10"]);
     thief.stdin(std::process::Stdio::null());
-    // Out of the group, or it would end with it.
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut thief, 0);
     #[expect(clippy::zombie_processes, reason = "the program that was quicker stays")]
     thief.spawn().unwrap();
     while std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {

@@ -244,11 +244,12 @@ fn names_and_removal() {
         bench.hosting.remove(&id, KeepData::Yes).await.unwrap();
         assert!(bench.hosting.servers().borrow().is_empty());
         assert!(folder.join("data/world").exists() && !folder.join("logs").exists());
-        // It is taken up again, and then goes for good.
+        // The next one does not get the world of that one, and goes for good.
         let id = bench.add("alpha", A2S, &["game=auto/udp"]).await;
-        assert_eq!(bench.folder(&id), folder);
+        let other = bench.folder(&id);
+        assert!(other != folder && !other.join("data/world").exists());
         bench.hosting.remove(&id, KeepData::No).await.unwrap();
-        assert!(!folder.exists());
+        assert!(folder.join("data/world").exists() && !other.exists());
         assert_eq!(bench.hosting.start(&id).await.unwrap_err().class(), ErrorClass::NotFound);
     });
 }

@@ -13,6 +13,8 @@ use crate::bench::{Bench, block_on, expect_ticks, line_with, within};
 pub(crate) const TESTS: &[Test] = &[
     ("a_game_survives_its_shim", game_survives_its_shim),
     ("a_stop_survives_its_shim", stop_survives_its_shim),
+    ("a_game_that_prints_without_pause_is_still_heard_and_stopped", flood),
+    ("a_shim_that_hangs_does_not_save_its_game", hanging_shim),
     ("an_end_without_a_daemon_is_noticed_once", end_without_daemon),
     ("a_game_stopped_by_the_system_comes_back", stopped_by_the_system),
     ("a_shim_ignores_a_hangup", hangup),
@@ -21,6 +23,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_interrupt_ends_a_game_that_does_not_handle_it", interrupt),
     ("a_daemon_that_ignores_interrupts_has_games_that_do_not", interrupt_ignored),
     ("the_whole_group_ends_with_its_leader", group_ends),
+    ("a_game_that_leaves_its_group_is_stopped_and_killed", wanderer),
+    ("a_shim_that_runs_already_is_found_instead_of_a_crash", shim_runs_already),
+    ("a_shim_that_is_starting_is_waited_for", shim_is_starting),
+    ("a_shim_that_dies_before_it_noted_its_game_leaves_none", shim_dies_early),
+    ("a_stop_that_nobody_carried_out_is_carried_out", stop_is_not_lost),
+    ("a_game_whose_console_was_removed_is_adopted", console_removed),
+    ("a_game_inherits_no_open_file", no_open_file),
     ("servers_stopped_with_the_node_start_with_it", stopped_with_the_node),
     ("the_games_of_root_are_not_root", games_of_root),
     ("a_deep_folder_is_no_hindrance", deep_folder),
@@ -125,6 +134,52 @@ fn stop_survives_its_shim() {
             .await;
         until_gone(pid).await;
         assert_eq!(bench.view(&id).restarts, 0);
+    });
+}
+
+fn flood() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let definition = bench.definition_of("alpha", "yes", &[]);
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        for by_kill in [false, true] {
+            bench.hosting.start(&id).await.unwrap();
+            let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid.unwrap();
+            let mut log = bench.follow(&id, 10).await;
+            for _ in 0..1_000 {
+                within("a line", log.recv()).await.unwrap();
+            }
+            // What nobody could read is not kept for anyone, and that shows.
+            line_with(&mut log, "lines are left out").await;
+            let begin = std::time::Instant::now();
+            if by_kill {
+                bench.hosting.kill(&id).await.unwrap();
+            } else {
+                bench.hosting.stop(&id).await.unwrap();
+            }
+            assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+            until_gone(pid).await;
+            let exit = bench.view(&id).last_exit.unwrap();
+            assert_eq!(exit.signal, Some(if by_kill { 9 } else { 2 }));
+        }
+    });
+}
+
+fn hanging_shim() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid.unwrap();
+        let shim = shim_of(&bench.folder(&id));
+        send(shim, Signal::STOP);
+        let hosting = bench.hosting.clone();
+        let killed = tokio::spawn(async move { hosting.kill(&id).await });
+        until_gone(pid).await;
+        send(shim, Signal::CONT);
+        within("the answer", killed).await.unwrap().unwrap();
+        assert!(bench.view(&id).last_exit.unwrap().asked);
     });
 }
 
@@ -275,6 +330,169 @@ fn group_ends() {
         let exit = bench.view(&id).last_exit.unwrap();
         assert_eq!((exit.code, exit.asked), (Some(0), true));
         until_gone(child).await;
+    });
+}
+
+fn wanderer() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game wanders", &[]).await;
+        for by_kill in [true, false] {
+            bench.hosting.start(&id).await.unwrap();
+            let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid.unwrap();
+            let mut log = bench.follow(&id, 2).await;
+            let deaf = line_with(&mut log, "deaf ").await.text;
+            let child: u32 = deaf.rsplit_once(' ').unwrap().1.parse().unwrap();
+            assert!(is_alive(child));
+            if by_kill {
+                within("the kill", bench.hosting.kill(&id)).await.unwrap();
+            } else {
+                within("the stop", bench.hosting.stop(&id)).await.unwrap();
+            }
+            assert!(!is_alive(pid) && !is_alive(child), "all are gone before the end is told");
+        }
+    });
+}
+
+/// A shim as a daemon makes it.
+fn shim_for(folder: &Path) -> std::process::Child {
+    // The run that is repeated here has ended once.
+    std::fs::remove_file(folder.join("run/exit.json")).unwrap();
+    let mut shim = std::process::Command::new(std::env::current_exe().unwrap());
+    shim.arg("__shim").arg("--dir").arg(folder);
+    shim.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+}
+
+fn shim_runs_already() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        bench.hosting.kill(&id).await.unwrap();
+        let folder = bench.folder(&id);
+        let mut shim = shim_for(&folder);
+        within("a game", async {
+            while !folder.join("run/state.json").exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        bench.hosting.start(&id).await.unwrap();
+        let view = bench.until(&id, "the game", |view| view.pid.is_some()).await;
+        assert_eq!((view.restarts, shim_of(&folder)), (0, shim.id()));
+        bench.hosting.kill(&id).await.unwrap();
+        shim.wait().unwrap();
+    });
+}
+
+fn shim_is_starting() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let folder = bench.folder(&id);
+        bench.hosting.stop_all().await;
+        bench.leave().await;
+        // A shim that its daemon did not live to hear of; it is slow.
+        let lock = std::fs::File::options().write(true).open(folder.join("run/lock")).unwrap();
+        lock.lock().unwrap();
+        bench.come_back().await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(!folder.join("run/state.json").exists());
+        assert_eq!(bench.view(&id).state, State::Offline);
+        let mut shim = shim_for(&folder);
+        drop(lock);
+        let view = bench.until(&id, "the game", |view| view.pid.is_some()).await;
+        assert_eq!((view.restarts, view.problem), (0, None));
+        bench.hosting.kill(&id).await.unwrap();
+        shim.wait().unwrap();
+    });
+}
+
+fn shim_dies_early() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let definition =
+            bench.definition_of("alpha", "/bin/sh -c 'touch ran; exec sleep 1000'", &[]);
+        let id = definition.id;
+        bench.hosting.add(definition).await.unwrap();
+        let folder = bench.folder(&id);
+        // To write there is to wait for someone who reads.
+        let slow = folder.join("run/state.new");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(rustix::fs::CWD, &slow, kind, mode, 0).unwrap();
+        let hosting = bench.hosting.clone();
+        let start = tokio::spawn(async move { hosting.start(&id).await });
+        within("a console", async {
+            while !folder.join("run/stdin").exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        std::fs::remove_file(&slow).unwrap();
+        kill(shim_of(&folder));
+        assert!(within("the answer", start).await.unwrap().is_err());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!folder.join("data/ran").exists(), "a game ran that nobody knew of");
+    });
+}
+
+fn stop_is_not_lost() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid.unwrap();
+        bench.leave().await;
+        // Stored, and then the daemon died before it could ask for it.
+        bench.store_wanted(&id, homehost_hosting::Wanted::Stopped).await;
+        bench.come_back().await;
+        until_gone(pid).await;
+        let view = bench.until(&id, "its end", |view| view.last_exit.is_some()).await;
+        assert!(view.last_exit.unwrap().asked);
+    });
+}
+
+fn console_removed() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let id = bench.add("alpha", "__test-game counts", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid;
+        let (folder, mut log) = (bench.folder(&id), bench.follow(&id, 10_000).await);
+        let mut next = 1;
+        expect_ticks(&mut log, &mut next, 100).await;
+        for name in ["console", "stdin"] {
+            std::fs::remove_file(folder.join("run").join(name)).unwrap();
+        }
+        kill(shim_of(&folder));
+        expect_ticks(&mut log, &mut next, 300).await;
+        assert_eq!((bench.view(&id).pid, bench.view(&id).restarts), (pid, 0));
+        bench.hosting.kill(&id).await.unwrap();
+    });
+}
+
+fn no_open_file() {
+    block_on(async {
+        let bench = Bench::new().await;
+        let secret = std::fs::File::open("/proc/self/status").unwrap();
+        // A copy that a new program would inherit.
+        let copy = rustix::io::dup(&secret).unwrap();
+        let id = bench.add("alpha", "__test-game family", &[]).await;
+        bench.hosting.start(&id).await.unwrap();
+        let mut log = bench.follow(&id, 10).await;
+        line_with(&mut log, "child").await;
+        let pid = bench.until(&id, "a process", |view| view.pid.is_some()).await.pid.unwrap();
+        let mut open = Vec::new();
+        for file in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            open.push(std::fs::read_link(file.path()).unwrap_or_default());
+        }
+        let run = bench.folder(&id).join("run");
+        let ours = |path: &std::path::PathBuf| path.starts_with(&run);
+        assert!(open.len() == 3 && open.iter().all(ours), "{open:?}");
+        drop(copy);
+        bench.hosting.kill(&id).await.unwrap();
     });
 }
 

@@ -5,16 +5,22 @@
 //! it neither an end of input nor a SIGPIPE; what it prints waits in the pipe
 //! until the next shim opens the FIFO again.
 
+mod family;
+mod gate;
+
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid};
+use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
@@ -22,7 +28,7 @@ use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::super::files::{RUN_DIR, StartFile, StateFile};
-use super::{Ended, Parts, input_line};
+use super::{Ended, Made, Note, Parts, input_line};
 
 /// What the daemon talks to a shim through.
 pub(crate) type Connection = UnixStream;
@@ -35,8 +41,31 @@ const CONTROL: &str = "control";
 /// user may ask for (`/proc/sys/fs/pipe-max-size`).
 const CONSOLE_BYTES: usize = 1024 * 1024;
 
+/// How long what a game left behind may take to go once it is killed: a process
+/// that waits for a broken disk may take for ever.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Between two looks at what is left.
+const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+
 /// The thread that waits for the game does nothing else.
 const WATCH_STACK_BYTES: usize = 64 * 1024;
+
+/// Sees to it that no file which is open now is handed to a game: a daemon's
+/// files may have come along, and not all of them say that they are private.
+pub(in super::super) fn keep_files() {
+    /// Standard input, output and error are given to each process anew.
+    const STANDARD: RawFd = 3;
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    for number in numbers.filter(|number| *number >= STANDARD) {
+        #[expect(unsafe_code, reason = "what another program left open has a number only")]
+        // SAFETY: it is borrowed for one call that closes nothing; a number that
+        // is not open any more, as that of the listing itself, is an error.
+        let file = unsafe { BorrowedFd::borrow_raw(number) };
+        let _ = rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC);
+    }
+}
 
 /// Leaves the daemon's session, so that neither its terminal nor its end
 /// reaches this process.
@@ -57,6 +86,14 @@ pub(crate) fn kill_outright(state: &StateFile) {
         && let Some(pid) = i32::try_from(state.pid).ok().and_then(Pid::from_raw)
     {
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        // It may have left the group that bears its number.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        // The shim is the first of the session, and is to tell of the end.
+        for member in family::members(pid, state.session) {
+            if Some(member.as_raw_pid().unsigned_abs()) != state.session {
+                let _ = rustix::process::kill_process(member, Signal::KILL);
+            }
+        }
     }
 }
 
@@ -65,6 +102,10 @@ pub(crate) fn kill_outright(state: &StateFile) {
 pub(in super::super) struct Process {
     pid: Pid,
     created: String,
+    /// The session of the game, where it is nobody else's.
+    session: Option<u32>,
+    /// Always this process, whatever becomes of its number.
+    pidfd: Arc<OwnedFd>,
     /// Resolves when the process has ended.
     end: oneshot::Receiver<()>,
     /// Only the shim that made it can read its exit code.
@@ -72,25 +113,18 @@ pub(in super::super) struct Process {
 }
 
 impl Process {
-    fn watch(pid: Pid, child: Option<Child>) -> io::Result<Self> {
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    fn watch(pid: Pid, session: Option<u32>, child: Option<Child>) -> io::Result<Self> {
+        let pidfd = Arc::new(rustix::process::pidfd_open(pid, PidfdFlags::empty())?);
+        let watched = pidfd.clone();
         let (created, _) = created(pid).ok_or(io::ErrorKind::NotFound)?;
         let (told, end) = oneshot::channel();
         std::thread::Builder::new().name("watch".into()).stack_size(WATCH_STACK_BYTES).spawn(
             move || {
-                wait_for_end(&pidfd);
+                wait_for_end(&watched);
                 let _ = told.send(());
             },
         )?;
-        Ok(Self { pid, created, end, child })
-    }
-
-    pub(in super::super) fn pid(&self) -> u32 {
-        self.pid.as_raw_pid().unsigned_abs()
-    }
-
-    pub(in super::super) fn created(&self) -> &str {
-        &self.created
+        Ok(Self { pid, created, session, pidfd, end, child })
     }
 
     /// Resolves when the process has ended. It is not reaped yet, so that its
@@ -121,13 +155,39 @@ impl Process {
         self.signal(Signal::TERM)
     }
 
-    /// SIGKILL to whatever is left of the group.
+    /// SIGKILL to whatever is left of the group and of the session.
     pub(in super::super) fn kill_group(&self) {
         self.signal(Signal::KILL);
+        self.kill_members();
+    }
+
+    /// Kills what is left until nothing is, or until it will not go.
+    pub(in super::super) async fn gone(&self) {
+        self.signal(Signal::KILL);
+        let give_up = Instant::now() + SWEEP;
+        while self.kill_members() && Instant::now() < give_up {
+            tokio::time::sleep(SWEEP_PAUSE).await;
+        }
+    }
+
+    /// Whether there were any.
+    fn kill_members(&self) -> bool {
+        let us = rustix::process::getpid();
+        let members = family::members(self.pid, self.session);
+        let mut members = members.into_iter().filter(|member| *member != us).peekable();
+        let any = members.peek().is_some();
+        for member in members {
+            let _ = rustix::process::kill_process(member, Signal::KILL);
+        }
+        any
     }
 
     fn signal(&self, signal: Signal) -> bool {
-        rustix::process::kill_process_group(self.pid, signal).is_ok()
+        let group = rustix::process::kill_process_group(self.pid, signal).is_ok();
+        // A game can leave the group that was made for it.
+        let left = rustix::process::getpgid(Some(self.pid)).is_ok_and(|group| group != self.pid);
+        let leader = left && rustix::process::pidfd_send_signal(&*self.pidfd, signal).is_ok();
+        group || leader
     }
 }
 
@@ -142,8 +202,8 @@ fn wait_for_end(pidfd: &OwnedFd) {
 pub(in super::super) struct Output(pipe::Receiver);
 
 impl Output {
-    fn open() -> io::Result<Self> {
-        let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(CONSOLE)?;
+    fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(path)?;
         // A smaller pipe works too, it only holds less.
         let _ = rustix::pipe::fcntl_setpipe_size(receiver.as_fd(), CONSOLE_BYTES);
         Ok(Self(receiver))
@@ -172,8 +232,8 @@ impl Output {
 pub(in super::super) struct Input(pipe::Sender);
 
 impl Input {
-    fn open() -> io::Result<Self> {
-        pipe::OpenOptions::new().read_write(true).open_sender(STDIN).map(Self)
+    fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        pipe::OpenOptions::new().read_write(true).open_sender(path).map(Self)
     }
 
     pub(in super::super) fn write_line(&mut self, line: &str) -> Result<(), String> {
@@ -188,12 +248,13 @@ impl Input {
 }
 
 /// Makes the game.
-pub(in super::super) fn spawn(start: &StartFile) -> Result<Parts, String> {
+pub(in super::super) fn spawn(start: &StartFile, note: &mut Note<'_>) -> Result<Parts, String> {
     for name in [CONSOLE, STDIN] {
         make_fifo(name, start).map_err(|error| format!("cannot make the FIFO {name}: {error}"))?;
     }
     let no_pipe = |error| format!("cannot open the game's console: {error}");
-    let (output, input) = (Output::open().map_err(no_pipe)?, Input::open().map_err(no_pipe)?);
+    let output = Output::open(CONSOLE).map_err(no_pipe)?;
+    let input = Input::open(STDIN).map_err(no_pipe)?;
     let console = both_ends(CONSOLE).map_err(no_pipe)?;
     let stderr = console.try_clone().map_err(no_pipe)?;
     let stdin = both_ends(STDIN).map_err(no_pipe)?;
@@ -209,11 +270,18 @@ pub(in super::super) fn spawn(start: &StartFile) -> Result<Parts, String> {
     }
     // The group may read what the game writes, strangers may not.
     let ours = rustix::process::umask(Mode::from_raw_mode(0o027));
-    let child = command.spawn();
+    let session = family::own_session();
+    let child = gate::spawn(command, |pid| {
+        let (created, _) = created(pid).ok_or("the game's process cannot be seen in /proc")?;
+        note(Made { pid: pid.as_raw_pid().unsigned_abs(), created, session })
+    });
     rustix::process::umask(ours);
-    let child = child.map_err(|error| explain(&error, program, start))?;
+    let child = child.map_err(|failed| match failed {
+        gate::Failed::Spawn(error) => explain(&error, program, start),
+        gate::Failed::Refused(problem) => problem,
+    })?;
     let pid = Pid::from_child(&child);
-    match Process::watch(pid, Some(child)) {
+    match Process::watch(pid, session, Some(child)) {
         Ok(process) => Ok(Parts { process, output, input }),
         Err(error) => {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
@@ -271,14 +339,54 @@ fn both_ends(name: &str) -> io::Result<File> {
 }
 
 /// Takes over a game that an earlier shim made.
-pub(in super::super) fn adopt(state: &StateFile) -> Option<Parts> {
-    let pid = Pid::from_raw(i32::try_from(state.pid).ok()?)?;
-    let process = Process::watch(pid, None).ok()?;
+///
+/// `None` means that it has ended; what is only in the way is an error, or a
+/// living game would be declared dead.
+pub(in super::super) fn adopt(
+    state: &StateFile,
+    start: &StartFile,
+) -> Result<Option<Parts>, String> {
+    let Some(pid) = i32::try_from(state.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let process = match Process::watch(pid, state.session, None) {
+        Ok(process) => process,
+        Err(_) if !is_alive(state) => return Ok(None),
+        Err(error) => return Err(format!("cannot watch the game's process ({error})")),
+    };
     // The descriptor is bound to one process, so this cannot change afterwards.
     if process.created != state.created {
-        return None;
+        return Ok(None);
     }
-    Some(Parts { process, output: Output::open().ok()?, input: Input::open().ok()? })
+    let no_pipe = |error| format!("cannot open the game's console: {error}");
+    let output = fifo_of(pid, Stream { name: CONSOLE, number: 1 }, start).and_then(Output::open);
+    let input = fifo_of(pid, Stream { name: STDIN, number: 0 }, start).and_then(Input::open);
+    let (output, input) = (output.map_err(no_pipe)?, input.map_err(no_pipe)?);
+    Ok(Some(Parts { process, output, input }))
+}
+
+/// One of a game's standard streams.
+#[derive(Clone, Copy)]
+struct Stream {
+    /// Of its FIFO.
+    name: &'static str,
+    /// In the game.
+    number: u32,
+}
+
+/// Where the FIFO of a living game can be opened. Someone who tidied the folder
+/// up may have removed its name, but the game still has it.
+fn fifo_of(game: Pid, stream: Stream, start: &StartFile) -> io::Result<PathBuf> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let named = PathBuf::from(stream.name);
+    if std::fs::symlink_metadata(&named).is_ok_and(|file| file.file_type().is_fifo()) {
+        return Ok(named);
+    }
+    let open = format!("/proc/{}/fd/{}", game.as_raw_pid(), stream.number);
+    if std::fs::metadata(&open).is_ok_and(|file| file.file_type().is_fifo()) {
+        return Ok(open.into());
+    }
+    // The game closed it: it can at least be stopped by signals.
+    make_fifo(stream.name, start)?;
+    Ok(named)
 }
 
 /// Whether the process of that state still is the one it was.
@@ -407,6 +515,7 @@ mod tests {
             started: homehost_protocol::UnixMillis(0),
             first_seq: 1,
             rung: None,
+            session: None,
         };
         assert!(is_alive(&state));
         state.created.push('1');

@@ -29,7 +29,7 @@ use windows_sys::Win32::System::JobObjects::{
 use windows_sys::Win32::System::Threading::{CREATE_BREAKAWAY_FROM_JOB, CREATE_NO_WINDOW};
 
 use super::super::files::{StartFile, StateFile};
-use super::{Ended, Parts, input_line};
+use super::{Ended, Made, Note, Parts, input_line};
 
 /// What the daemon talks to a shim through.
 pub(crate) type Connection = NamedPipeClient;
@@ -49,6 +49,9 @@ const KILLED: u32 = 1;
 
 /// Pause before a pipe is asked again whose instances are all taken.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Nothing to do: handles are not inherited unless they are meant to be.
+pub(in super::super) fn keep_files() {}
 
 /// A process made by [`detached`] is in no console of the daemon's already.
 pub(in super::super) fn detach() {}
@@ -117,21 +120,11 @@ impl Job {
 /// The process that is the game.
 #[derive(Debug)]
 pub(in super::super) struct Process {
-    pid: u32,
     job: Job,
     end: oneshot::Receiver<Ended>,
 }
 
 impl Process {
-    pub(in super::super) fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Never compared: nothing is adopted here.
-    pub(in super::super) fn created(&self) -> &str {
-        ""
-    }
-
     /// Resolves when the process has ended.
     ///
     /// # Cancel safety
@@ -154,6 +147,9 @@ impl Process {
     pub(in super::super) fn terminate(&self) -> bool {
         raise(CTRL_BREAK_EVENT)
     }
+
+    /// Nothing to wait for: a job ends as one.
+    pub(in super::super) async fn gone(&self) {}
 
     /// Ends the whole job.
     pub(in super::super) fn kill_group(&self) {
@@ -212,7 +208,7 @@ impl Input {
 }
 
 /// Makes the game.
-pub(in super::super) fn spawn(start: &StartFile) -> Result<Parts, String> {
+pub(in super::super) fn spawn(start: &StartFile, note: &mut Note<'_>) -> Result<Parts, String> {
     let no_pipe = |error: io::Error| format!("cannot make the game's console: {error}");
     let (mut from_game, to_shim) = io::pipe().map_err(no_pipe)?;
     let stderr = to_shim.try_clone().map_err(no_pipe)?;
@@ -229,6 +225,11 @@ pub(in super::super) fn spawn(start: &StartFile) -> Result<Parts, String> {
         return Err(format!("cannot put the game into its job object: {error}"));
     }
     let (pid, stdin) = (child.id(), child.stdin.take());
+    // Should this process die before it is noted, the job object ends the game.
+    if let Err(problem) = note(Made { pid, created: String::new(), session: None }) {
+        job.terminate();
+        return Err(problem);
+    }
     let (pieces_in, pieces) = mpsc::channel(PIECES_MAX);
     std::thread::spawn(move || {
         let mut buffer = vec![0; PIECE_BYTES];
@@ -252,7 +253,7 @@ pub(in super::super) fn spawn(start: &StartFile) -> Result<Parts, String> {
         let code = child.wait().ok().and_then(|status| status.code());
         let _ = told.send(Ended { code, signal: None });
     });
-    let process = Process { pid, job, end };
+    let process = Process { job, end };
     Ok(Parts { process, output: Output { pieces }, input: Input(lines_in) })
 }
 
@@ -274,8 +275,11 @@ fn explain(error: &io::Error, program: &str) -> String {
 }
 
 /// Nothing: the game ended with its shim.
-pub(in super::super) fn adopt(_state: &StateFile) -> Option<Parts> {
-    None
+pub(in super::super) fn adopt(
+    _state: &StateFile,
+    _start: &StartFile,
+) -> Result<Option<Parts>, String> {
+    Ok(None)
 }
 
 /// Nothing outlives its shim.

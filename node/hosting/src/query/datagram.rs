@@ -1,0 +1,31 @@
+//! One question and one answer over UDP, in datagrams of a bounded size.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::UdpSocket;
+
+/// The longest answer that is taken: what servers send unsplit is 1,400 bytes
+/// (Valve) or 1,024 (Quake); a longer datagram is cut, and its tail not needed.
+const ANSWER_BYTES_MAX: usize = 4_096;
+
+/// A socket that hears one address only.
+pub(super) struct Asker {
+    socket: UdpSocket,
+    buffer: Vec<u8>,
+}
+
+impl Asker {
+    pub(super) async fn new(address: SocketAddr) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        socket.connect(address).await?;
+        Ok(Self { socket, buffer: vec![0; ANSWER_BYTES_MAX] })
+    }
+
+    /// The next datagram after a question. The caller sets the deadline.
+    pub(super) async fn ask(&mut self, question: &[u8]) -> io::Result<&[u8]> {
+        self.socket.send(question).await?;
+        let length = self.socket.recv(&mut self.buffer).await?;
+        Ok(&self.buffer[..length])
+    }
+}
