@@ -40,7 +40,6 @@ impl Failure {
 impl Actor {
     pub(super) fn launch(&mut self) {
         self.note = None;
-        self.last_exit = None;
         let (shared, definition) = (self.shared.clone(), self.definition.clone());
         let next_seq = self.console.latest() + 1;
         self.help(async move {

@@ -523,7 +523,7 @@ fn games_of_root() {
     block_on(async {
         let bench = Bench::as_user(RunAs::Auto).await;
         let script = "'id -u; id -G; echo $HOME; pwd; umask; touch x && echo wrote; \
-                      ls ../run 2>&1; env; echo over; echo out > /dev/stdout; exec sleep 1000'";
+                      ls ../run 2>&1; env; grep NoNewPrivs /proc/self/status; echo over; echo out > /dev/stdout; exec sleep 1000'";
         let definition = bench.definition_of("alpha", &format!("/bin/sh -c {script}"), &[]);
         let id = definition.id;
         bench.hosting.add(definition).await.unwrap();
@@ -540,6 +540,7 @@ fn games_of_root() {
         assert!(lines.iter().any(|line| line == "wrote"), "{lines:?}");
         assert!(lines.iter().any(|line| line.contains("Permission denied")), "{lines:?}");
         assert!(!lines.iter().any(|line| line.starts_with("CARGO")), "{lines:?}");
+        assert!(lines.iter().any(|line| line == "NoNewPrivs:\t1"), "{lines:?}");
         bench.hosting.stop(&id).await.unwrap();
     });
 }

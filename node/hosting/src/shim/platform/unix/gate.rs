@@ -77,7 +77,12 @@ fn wait_for_leave(tell: &OwnedFd, leave: &OwnedFd, makers_end: i32) -> io::Resul
     loop {
         match rustix::io::read(leave, &mut [0_u8; 1]) {
             Err(rustix::io::Errno::INTR) => {}
-            Ok(1) => return Ok(()),
+            Ok(1) => {
+                // A game gets no more rights than it begins with, as by a
+                // setuid program.
+                rustix::thread::set_no_new_privs(true)?;
+                return Ok(());
+            }
             Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
             Err(error) => return Err(error.into()),
         }
