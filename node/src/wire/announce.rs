@@ -227,14 +227,10 @@ impl AnnounceTask {
             match signed {
                 Ok(envelope) => {
                     self.problem(&proposal, None);
-                    if is_near_only(&self.parts.signer, &proposal) {
+                    if self.is_near_only(&proposal) {
                         near.push(envelope);
                     } else {
-                        far.entry(topic_of(&proposal)).or_default().push(envelope.clone());
-                        // Rows of the link are named by a presence too.
-                        if topic_of(&proposal) == Topic::Presence && self.has_near_rows() {
-                            near.push(envelope);
-                        }
+                        far.entry(topic_of(&proposal)).or_default().push(envelope);
                     }
                     self.publisher.said(proposal, now);
                 }
@@ -310,6 +306,20 @@ impl AnnounceTask {
         }
     }
 
+    /// Whether a proposal may only go to peers on the link: rows with addresses
+    /// that nobody else can use, and the presence that names them, which would
+    /// make everybody else ask for rows they must not have. A tombstone has no
+    /// addresses and goes to all: whoever has the row can drop it.
+    fn is_near_only(&self, proposal: &Proposal) -> bool {
+        match proposal {
+            Proposal::Listing(_, listing) => {
+                self.parts.signer.network().is_main()
+                    && listing.addresses.iter().any(|address| address.scope() != Scope::Global)
+            }
+            Proposal::Presence(_) => self.has_near_rows(),
+        }
+    }
+
     /// Whether own rows may only go to peers on the link.
     fn has_near_rows(&self) -> bool {
         let network = self.parts.signer.network();
@@ -348,14 +358,6 @@ impl AnnounceTask {
             });
         }
     }
-}
-
-/// Whether a listing may only go to peers on the link. A tombstone has no
-/// addresses and goes to all: whoever has the row can drop it.
-fn is_near_only(signer: &RecordSigner, proposal: &Proposal) -> bool {
-    matches!(proposal, Proposal::Listing(_, listing)
-        if signer.network().is_main()
-            && listing.addresses.iter().any(|address| address.scope() != Scope::Global))
 }
 
 /// Where a proposal is said; listings come before presence in order.
