@@ -2,8 +2,7 @@
 //!
 //! A root is born with a genesis event {first signing key, digest of the next
 //! key}; its id is the digest of that event. Later events form the root's key
-//! chain. Only the types and the genesis rule are here: a reader that meets a
-//! later epoch or another device answers `NeedChain`.
+//! chain, whose rules are in [`crate::chain`].
 
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
@@ -47,9 +46,9 @@ impl KeyDigest {
 pub enum KeyEventKind {
     /// A root is born: first key and next digest; device 0, epoch 0.
     Genesis,
-    /// The committed next key takes over as device 0's signing key.
+    /// A new epoch with a new signing key for device 0; all earlier keys end.
     Rotate,
-    /// The committed next key ends the current epoch's keys at once.
+    /// A new epoch in which nobody signs until the next rotation.
     Revoke,
     /// Another machine may sign.
     AddDevice,
@@ -97,8 +96,10 @@ cbor_map! {
         optional 4 dev: u8,
         /// The epoch that begins with it.
         optional 5 epoch: u16,
-        /// Digest of the event before.
+        /// Digest of the event before ([`KeyEvent::digest`]).
         optional 6 previous: KeyDigest,
+        /// The committed next key, which signs a rotation or revocation.
+        optional 7 by: PublicKey,
     }
 }
 
@@ -112,7 +113,13 @@ impl KeyEvent {
             dev: None,
             epoch: None,
             previous: None,
+            by: None,
         }
+    }
+
+    /// The digest of this event, which the next one names as `previous`.
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest(blake3::derive_key("homehost key event 1", &cbor::encode(self)))
     }
 }
 
@@ -174,6 +181,7 @@ mod tests {
             dev: None,
             epoch: Some(1),
             previous: Some(KeyDigest([3; 32])),
+            by: Some(PublicKey([4; 32])),
         };
         let bytes = cbor::encode(&event);
         assert_eq!(cbor::decode::<KeyEvent>(&bytes).expect("own bytes"), event);

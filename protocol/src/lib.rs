@@ -11,6 +11,8 @@
 
 pub mod address;
 pub mod cbor;
+pub mod chain;
+pub mod dht;
 pub mod envelope;
 pub mod gossip;
 pub mod ids;
@@ -24,9 +26,12 @@ pub mod validate;
 pub mod version;
 
 pub use address::{JoinAddress, Scope, Transport};
+pub use chain::{Chain, KeyChain};
 pub use ids::{IdError, NodeId, RecId, RootId, ServerId, ServerNonce};
 pub use keys::{DeviceKey, PublicKey};
 pub use network::NetworkName;
-pub use record::{Record, host::HostAnnouncement, listing::ServerListing, presence::Presence};
+pub use record::{
+    Record, host::HostAnnouncement, listing::ServerListing, presence::Presence, reach::ReachAttest,
+};
 pub use time::UnixMillis;
 pub use validate::{KeyChains, Validated, Verdict, validate};

@@ -18,6 +18,16 @@ pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
 /// A host announcement: eight addresses and the overhead.
 pub const HOST_BYTES_MAX: usize = 2 * 1024;
 
+/// A reach record: seven witnesses and the overhead.
+pub const REACH_BYTES_MAX: usize = 2 * 1024;
+
+/// Events of a key chain: they fit one envelope, and nobody rotates weekly.
+pub const KEY_EVENTS_MAX: usize = 32;
+
+/// Witnesses of one server. With a fifth of all witnesses lying, five of seven
+/// lie together once in two hundred times.
+pub const WITNESSES_MAX: usize = 7;
+
 /// Nesting of CBOR containers. Records need four; the rest is room to grow.
 pub const CBOR_DEPTH_MAX: usize = 8;
 
@@ -71,16 +81,36 @@ pub const PRESENCE_TTL_MAX: Duration = Duration::from_secs(3600);
 /// Longest life of a host announcement.
 pub const HOST_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Longest life of a key chain's record. Its host says it anew every week; a
+/// reader that forgot it would take revoked keys for good again.
+pub const KEY_CHAIN_TTL_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// Longest life of a reach record, and of a witness's statement in it.
+pub const REACH_TTL_MAX: Duration = Duration::from_secs(6 * 3600);
+
 /// Envelopes in one gossip message, all of one root.
 pub const GOSSIP_ENVELOPES_MAX: usize = 16;
 /// Bytes of one gossip message: one envelope of the largest kind and framing.
 pub const GOSSIP_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + 64;
 
-/// Bytes of one RPC request: a full offer of 16 listings fits.
-pub const RPC_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one RPC request: what reconciliation says in one step. Small steps
+/// would need many round trips.
+pub const RPC_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one RPC response; about 150 rows. Larger pages would hold a slow
 /// uplink for more than a second.
 pub const RPC_RESPONSE_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of one reconciliation message; it and its frame fit a request.
+pub const RECONCILE_BYTES_MAX: usize = 60 * 1024;
+/// Record ids in one `Records`: as many listings as fit a response.
+pub const RPC_RECORDS_MAX: usize = 256;
+/// Roots in one `Chains`: as many of the longest chains as fit a response.
+pub const RPC_CHAINS_MAX: usize = 15;
+/// Rows of one `Query`.
+pub const QUERY_ROWS_MAX: usize = 200;
+/// Bytes of a query's free text.
+pub const QUERY_TEXT_BYTES_MAX: usize = 128;
+/// Bytes of a query's cursor.
+pub const CURSOR_BYTES_MAX: usize = 160;
 /// Ids in one `Get`.
 pub const RPC_IDS_MAX: usize = 64;
 /// Envelopes in one `Offer`.

@@ -4,12 +4,14 @@
 pub mod host;
 pub mod listing;
 pub mod presence;
+pub mod reach;
 
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::cbor::{self, Blob, cbor_map};
+use crate::chain::{Chain, KeyChain};
 use crate::envelope;
 use crate::ids::RootId;
 use crate::keys::{DeviceKey, KeyDigest};
@@ -20,38 +22,53 @@ use crate::version::RECORD_VERSION;
 use host::HostAnnouncement;
 use listing::ServerListing;
 use presence::Presence;
+use reach::ReachAttest;
 
 /// The kinds of records of version 1 that this crate can read. Other numbers
 /// are assigned in spec/records §6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// Which keys sign for a root.
+    KeyChain,
     /// Where a device's node is and what it can do.
     HostAnnouncement,
     /// One hosted game server.
     ServerListing,
     /// Who is playing on a device's servers now.
     Presence,
+    /// Who reached a server.
+    ReachAttest,
 }
 
 impl Kind {
     /// All kinds, for readers that look one up.
-    pub const ALL: [Self; 3] = [Self::HostAnnouncement, Self::ServerListing, Self::Presence];
+    pub const ALL: [Self; 5] = [
+        Self::KeyChain,
+        Self::HostAnnouncement,
+        Self::ServerListing,
+        Self::Presence,
+        Self::ReachAttest,
+    ];
 
     /// The number in the header.
     pub fn number(self) -> u16 {
         match self {
+            Self::KeyChain => 1,
             Self::HostAnnouncement => 2,
             Self::ServerListing => 3,
             Self::Presence => 4,
+            Self::ReachAttest => 5,
         }
     }
 
     /// The payload type of the envelope.
     pub fn payload_type(self) -> &'static str {
         match self {
+            Self::KeyChain => "/homehost/rec/key-chain/1",
             Self::HostAnnouncement => "/homehost/rec/host-announcement/1",
             Self::ServerListing => "/homehost/rec/server-listing/1",
             Self::Presence => "/homehost/rec/presence/1",
+            Self::ReachAttest => "/homehost/rec/reach-attest/1",
         }
     }
 
@@ -63,9 +80,11 @@ impl Kind {
     /// Longest envelope of this kind in bytes.
     pub fn envelope_bytes_max(self) -> usize {
         match self {
+            Self::KeyChain => limits::ENVELOPE_BYTES_MAX,
             Self::HostAnnouncement => limits::HOST_BYTES_MAX,
             Self::ServerListing => limits::LISTING_BYTES_MAX,
             Self::Presence => limits::PRESENCE_BYTES_MAX,
+            Self::ReachAttest => limits::REACH_BYTES_MAX,
         }
     }
 }
@@ -140,30 +159,38 @@ cbor_map! {
 /// A decoded body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// See [`KeyChain`].
+    KeyChain(KeyChain),
     /// See [`HostAnnouncement`].
     HostAnnouncement(HostAnnouncement),
     /// See [`ServerListing`].
     ServerListing(ServerListing),
     /// See [`Presence`].
     Presence(Presence),
+    /// See [`ReachAttest`].
+    ReachAttest(ReachAttest),
 }
 
 impl Record {
     /// The kind of this body.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::KeyChain(_) => Kind::KeyChain,
             Self::HostAnnouncement(_) => Kind::HostAnnouncement,
             Self::ServerListing(_) => Kind::ServerListing,
             Self::Presence(_) => Kind::Presence,
+            Self::ReachAttest(_) => Kind::ReachAttest,
         }
     }
 
     /// Decodes and checks a body of `kind`.
     pub(crate) fn decode(kind: Kind, body: &[u8]) -> Result<Self, BodyError> {
         let record = match kind {
+            Kind::KeyChain => Self::KeyChain(cbor::decode(body)?),
             Kind::HostAnnouncement => Self::HostAnnouncement(cbor::decode(body)?),
             Kind::ServerListing => Self::ServerListing(cbor::decode(body)?),
             Kind::Presence => Self::Presence(cbor::decode(body)?),
+            Kind::ReachAttest => Self::ReachAttest(cbor::decode(body)?),
         };
         record.check()?;
         Ok(record)
@@ -171,9 +198,11 @@ impl Record {
 
     fn encode(&self) -> Vec<u8> {
         match self {
+            Self::KeyChain(body) => cbor::encode(body),
             Self::HostAnnouncement(body) => cbor::encode(body),
             Self::ServerListing(body) => cbor::encode(body),
             Self::Presence(body) => cbor::encode(body),
+            Self::ReachAttest(body) => cbor::encode(body),
         }
     }
 
@@ -183,19 +212,24 @@ impl Record {
     /// The first field that breaks one.
     pub fn check(&self) -> Result<(), FieldError> {
         match self {
+            // Its events are checked whole, by `Chain::verify`.
+            Self::KeyChain(_) => Ok(()),
             Self::HostAnnouncement(body) => body.check(),
             Self::ServerListing(body) => body.check(),
             Self::Presence(body) => body.check(),
+            Self::ReachAttest(body) => body.check(),
         }
     }
 
     /// How long a record of this kind may hold at most.
     pub fn ttl_max(&self) -> Duration {
         match self {
+            Self::KeyChain(_) => limits::KEY_CHAIN_TTL_MAX,
             Self::HostAnnouncement(_) => limits::HOST_TTL_MAX,
             Self::ServerListing(body) if body.is_withdrawn() => limits::TOMBSTONE_TTL,
             Self::ServerListing(_) => limits::LISTING_TTL_MAX,
             Self::Presence(_) => limits::PRESENCE_TTL_MAX,
+            Self::ReachAttest(_) => limits::REACH_TTL_MAX,
         }
     }
 }
@@ -252,14 +286,46 @@ pub struct RecordSigner {
     key: DeviceKey,
     network: NetworkName,
     root: RootId,
-    next: KeyDigest,
+    key_epoch: u16,
+    dev: u8,
+    /// Only for epoch 0 and device 0.
+    next: Option<KeyDigest>,
 }
 
 impl RecordSigner {
     /// A signer for device 0 in epoch 0: the root follows from the keys.
     pub fn genesis(key: DeviceKey, next: KeyDigest, network: NetworkName) -> Self {
         let root = RootId::of_genesis(key.public(), next);
-        Self { key, network, root, next }
+        Self { key, network, root, key_epoch: 0, dev: 0, next: Some(next) }
+    }
+
+    /// A signer for the device of `chain` whose key this is; none when the key
+    /// may not sign, or no longer.
+    pub fn of_chain(key: DeviceKey, chain: &Chain, network: NetworkName) -> Option<Self> {
+        let dev = chain.device_of(&key.public())?;
+        Some(Self::of_device(key, chain, dev, network))
+    }
+
+    /// A signer for the record that carries `chain`: device 0, or the key that
+    /// revoked all others.
+    pub fn carrier_of(key: DeviceKey, chain: &Chain, network: NetworkName) -> Option<Self> {
+        (key.public() == chain.carrier()).then(|| Self::of_device(key, chain, 0, network))
+    }
+
+    fn of_device(key: DeviceKey, chain: &Chain, dev: u8, network: NetworkName) -> Self {
+        let key_epoch = chain.epoch();
+        let next = (key_epoch == 0 && dev == 0).then(|| chain.next());
+        Self { key, network, root: chain.root(), key_epoch, dev, next }
+    }
+
+    /// The epoch that it signs in.
+    pub fn key_epoch(&self) -> u16 {
+        self.key_epoch
+    }
+
+    /// The device that it signs for.
+    pub fn dev(&self) -> u8 {
+        self.dev
     }
 
     /// The root that signs.
@@ -292,12 +358,12 @@ impl RecordSigner {
             network: self.network.clone(),
             kind: kind.number(),
             root: self.root,
-            key_epoch: 0,
-            dev: 0,
+            key_epoch: self.key_epoch,
+            dev: self.dev,
             seq,
             issued,
             ttl_s: record.ttl_max().as_secs().try_into().expect("lives are below 2^32 seconds"),
-            next: Some(self.next),
+            next: self.next,
             body: Blob(record.encode()),
         };
         let payload = cbor::encode(&wire);
@@ -318,9 +384,11 @@ impl RecordSigner {
 impl Record {
     fn longest_field(&self) -> &'static str {
         match self {
+            Self::KeyChain(_) => "the chain",
             Self::HostAnnouncement(_) => "the addresses",
             Self::ServerListing(body) => body.longest_field(),
             Self::Presence(_) => "the list of servers",
+            Self::ReachAttest(_) => "the list of witnesses",
         }
     }
 }

@@ -1,20 +1,30 @@
-//! The directory RPC: one request, one response, each a CBOR map behind a
-//! length (spec/mesh §4).
+//! The directory RPC and the witness RPC: one request, one response, each a
+//! CBOR map behind a length (spec/mesh §4, §9).
+
+pub mod attest;
+pub mod query;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cbor::{self, Blob, cbor_map};
-use crate::ids::ServerId;
-use crate::limits::{RPC_IDS_MAX, RPC_OFFER_MAX, RPC_REQUEST_BYTES_MAX, RPC_RESPONSE_BYTES_MAX};
+use crate::ids::{RecId, RootId, ServerId};
+use crate::limits::{
+    CURSOR_BYTES_MAX, RECONCILE_BYTES_MAX, RPC_CHAINS_MAX, RPC_IDS_MAX, RPC_OFFER_MAX,
+    RPC_RECORDS_MAX, RPC_REQUEST_BYTES_MAX, RPC_RESPONSE_BYTES_MAX,
+};
+use crate::network::NetworkName;
+use query::Query;
 
 /// A question to a replica holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Rows in the order of their ids, after `after`.
-    Page {
-        /// The last id of the page before.
-        after: Option<ServerId>,
+    /// Rows that match, in an order, from a place in it.
+    Query {
+        /// What is looked for.
+        query: Query,
+        /// Where the answer before ended.
+        cursor: Option<Vec<u8>>,
     },
     /// The rows of these servers.
     Get {
@@ -27,6 +37,53 @@ pub enum Request {
         /// At most [`RPC_OFFER_MAX`] envelopes.
         envelopes: Vec<Vec<u8>>,
     },
+    /// A step of set reconciliation.
+    Reconcile {
+        /// Which records are compared.
+        set: Set,
+        /// The asker's message, of at most [`RECONCILE_BYTES_MAX`] bytes.
+        message: Vec<u8>,
+    },
+    /// Certain records.
+    Records {
+        /// At most [`RPC_RECORDS_MAX`].
+        ids: Vec<RecId>,
+    },
+    /// The key chains of these roots.
+    Chains {
+        /// At most [`RPC_CHAINS_MAX`].
+        roots: Vec<RootId>,
+    },
+}
+
+/// What two replicas compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+pub enum Set {
+    /// Listings, tombstones, key chains and reach records; 1.
+    Rows,
+    /// Presences; 2.
+    Presences,
+}
+
+impl From<Set> for u8 {
+    fn from(set: Set) -> Self {
+        match set {
+            Set::Rows => 1,
+            Set::Presences => 2,
+        }
+    }
+}
+
+impl TryFrom<u8> for Set {
+    type Error = &'static str;
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        match number {
+            1 => Ok(Self::Rows),
+            2 => Ok(Self::Presences),
+            _ => Err("unknown set"),
+        }
+    }
 }
 
 /// One record as a replica holds it.
@@ -42,10 +99,52 @@ pub struct HeldRecord {
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// Listings, tombstones, and the presence of their hosts.
+    /// Listings, tombstones, and what is needed to read them: presences of
+    /// their hosts, reach records, key chains.
     pub records: Vec<HeldRecord>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<ServerId>,
+    /// Where the answer to a query goes on, if it does.
+    pub cursor: Option<Vec<u8>>,
+    /// The answering side's message of a reconciliation; empty when it has
+    /// nothing more to say.
+    pub message: Option<Vec<u8>>,
+    /// The network that the answering node is in; given to queries.
+    pub network: Option<NetworkName>,
+    /// How many rows match a query.
+    pub matching: Option<u32>,
+    /// Why there is no answer, if there is none.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why a node that understood has no answer.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+pub enum Trouble {
+    /// It keeps no replica and knows nobody at the moment who does; 1.
+    #[error("it keeps no directory and knows no node that does at the moment")]
+    NoReplica,
+    /// The cursor is not one of its own; 2.
+    #[error("it does not know this cursor: begin anew without one")]
+    Cursor,
+}
+
+impl From<Trouble> for u8 {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NoReplica => 1,
+            Trouble::Cursor => 2,
+        }
+    }
+}
+
+impl TryFrom<u8> for Trouble {
+    type Error = &'static str;
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        match number {
+            1 => Ok(Self::NoReplica),
+            2 => Ok(Self::Cursor),
+            _ => Err("unknown trouble"),
+        }
+    }
 }
 
 /// Why bytes are not a request or response.
@@ -60,18 +159,23 @@ pub enum RpcError {
     /// An operation of a newer version, or one without its fields.
     #[error("unknown operation {0}")]
     Operation(u8),
-    /// More elements than allowed.
-    #[error("too many elements")]
+    /// More elements, or longer ones, than allowed.
+    #[error("too many or too long elements")]
     TooMany,
 }
 
 cbor_map! {
-    #[derive(Debug)]
+    #[derive(Debug, Default)]
     struct WireRequest {
         required 1 operation: u8,
-        optional 2 after: ServerId,
         list 3 ids: ServerId,
         list 4 envelopes: Blob,
+        optional 5 query: Query,
+        optional 6 cursor: Blob,
+        optional 7 set: Set,
+        optional 8 message: Blob,
+        list 9 records: RecId,
+        list 10 roots: RootId,
     }
 }
 
@@ -79,7 +183,11 @@ cbor_map! {
     #[derive(Debug)]
     struct WireResponse {
         list 1 records: WireHeld,
-        optional 2 next: ServerId,
+        optional 2 cursor: Blob,
+        optional 3 message: Blob,
+        optional 4 network: NetworkName,
+        optional 5 matching: u32,
+        optional 6 trouble: Trouble,
     }
 }
 
@@ -89,14 +197,30 @@ struct WireHeld(Blob, Option<u32>);
 impl Request {
     /// The bytes of this request.
     pub fn encode(&self) -> Vec<u8> {
-        let (operation, after, ids, envelopes) = match self {
-            Self::Page { after } => (1, *after, vec![], vec![]),
-            Self::Get { ids } => (2, None, ids.clone(), vec![]),
+        let wire = match self.clone() {
+            Self::Query { query, cursor } => WireRequest {
+                operation: 1,
+                query: (query != Query::default()).then_some(query),
+                cursor: cursor.map(Blob),
+                ..WireRequest::default()
+            },
+            Self::Get { ids } => WireRequest { operation: 2, ids, ..WireRequest::default() },
             Self::Offer { envelopes } => {
-                (3, None, vec![], envelopes.iter().cloned().map(Blob).collect())
+                let envelopes = envelopes.into_iter().map(Blob).collect();
+                WireRequest { operation: 3, envelopes, ..WireRequest::default() }
             }
+            Self::Reconcile { set, message } => WireRequest {
+                operation: 4,
+                set: Some(set),
+                message: Some(Blob(message)),
+                ..WireRequest::default()
+            },
+            Self::Records { ids } => {
+                WireRequest { operation: 5, records: ids, ..WireRequest::default() }
+            }
+            Self::Chains { roots } => WireRequest { operation: 6, roots, ..WireRequest::default() },
         };
-        cbor::encode(&WireRequest { operation, after, ids, envelopes })
+        cbor::encode(&wire)
     }
 
     /// Reads a request from outside.
@@ -108,14 +232,31 @@ impl Request {
             return Err(RpcError::TooLong(bytes.len()));
         }
         let wire: WireRequest = cbor::decode(bytes)?;
-        if wire.ids.len() > RPC_IDS_MAX || wire.envelopes.len() > RPC_OFFER_MAX {
-            return Err(RpcError::TooMany);
-        }
-        match wire.operation {
-            1 => Ok(Self::Page { after: wire.after }),
-            2 => Ok(Self::Get { ids: wire.ids }),
-            3 => Ok(Self::Offer { envelopes: wire.envelopes.into_iter().map(|b| b.0).collect() }),
-            other => Err(RpcError::Operation(other)),
+        let request = match (wire.operation, wire.set, wire.message) {
+            (1, ..) => {
+                let query = wire.query.unwrap_or_default();
+                Self::Query { query, cursor: wire.cursor.map(|blob| blob.0) }
+            }
+            (2, ..) => Self::Get { ids: wire.ids },
+            (3, ..) => Self::Offer { envelopes: wire.envelopes.into_iter().map(|b| b.0).collect() },
+            (4, Some(set), Some(message)) => Self::Reconcile { set, message: message.0 },
+            (5, ..) => Self::Records { ids: wire.records },
+            (6, ..) => Self::Chains { roots: wire.roots },
+            (other, ..) => return Err(RpcError::Operation(other)),
+        };
+        if request.is_bounded() { Ok(request) } else { Err(RpcError::TooMany) }
+    }
+
+    fn is_bounded(&self) -> bool {
+        match self {
+            Self::Query { query, cursor } => {
+                query.is_bounded() && cursor.as_ref().is_none_or(|c| c.len() <= CURSOR_BYTES_MAX)
+            }
+            Self::Get { ids } => ids.len() <= RPC_IDS_MAX,
+            Self::Offer { envelopes } => envelopes.len() <= RPC_OFFER_MAX,
+            Self::Reconcile { message, .. } => message.len() <= RECONCILE_BYTES_MAX,
+            Self::Records { ids } => ids.len() <= RPC_RECORDS_MAX,
+            Self::Chains { roots } => roots.len() <= RPC_CHAINS_MAX,
         }
     }
 }
@@ -128,12 +269,27 @@ impl HeldRecord {
 }
 
 impl Response {
+    /// A response that says why there is no answer.
+    pub fn trouble(trouble: Trouble) -> Self {
+        Self { trouble: Some(trouble), ..Self::default() }
+    }
+
+    /// Room for [`Response::records`] beside the other fields, in bytes.
+    pub const RECORDS_BYTES_MAX: usize = RPC_RESPONSE_BYTES_MAX - CURSOR_BYTES_MAX - 96;
+
     /// The bytes of this response. The caller keeps within
-    /// [`RPC_RESPONSE_BYTES_MAX`], counting [`HeldRecord::wire_bytes`].
+    /// [`Self::RECORDS_BYTES_MAX`], counting [`HeldRecord::wire_bytes`].
     pub fn encode(self) -> Vec<u8> {
         let records =
             self.records.into_iter().map(|held| WireHeld(Blob(held.envelope), held.age_s));
-        cbor::encode(&WireResponse { records: records.collect(), next: self.next })
+        cbor::encode(&WireResponse {
+            records: records.collect(),
+            cursor: self.cursor.map(Blob),
+            message: self.message.map(Blob),
+            network: self.network,
+            matching: self.matching,
+            trouble: self.trouble,
+        })
     }
 
     /// Reads a response from outside.
@@ -148,7 +304,11 @@ impl Response {
         let records = wire.records.into_iter();
         Ok(Self {
             records: records.map(|h| HeldRecord { envelope: h.0.0, age_s: h.1 }).collect(),
-            next: wire.next,
+            cursor: wire.cursor.map(|blob| blob.0),
+            message: wire.message.map(|blob| blob.0),
+            network: wire.network,
+            matching: wire.matching,
+            trouble: wire.trouble,
         })
     }
 }
@@ -156,35 +316,65 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use query::SortBy;
 
     #[test]
     fn messages_survive_the_wire() {
+        let query = Query {
+            game: Some("luanti".into()),
+            tags: vec!["creative".into()],
+            has_players: Some(true),
+            sort: Some(SortBy::Name),
+            limit: Some(50),
+            ..Query::default()
+        };
         for request in [
-            Request::Page { after: None },
-            Request::Page { after: Some(ServerId([1; 32])) },
+            Request::Query { query: Query::default(), cursor: None },
+            Request::Query { query, cursor: Some(vec![1; CURSOR_BYTES_MAX]) },
             Request::Get { ids: vec![ServerId([2; 32]); 64] },
             Request::Offer { envelopes: vec![vec![3; 700]; 16] },
+            Request::Reconcile { set: Set::Rows, message: vec![9; RECONCILE_BYTES_MAX] },
+            Request::Records { ids: vec![RecId([4; 32]); RPC_RECORDS_MAX] },
+            Request::Chains { roots: vec![RootId([5; 32]); RPC_CHAINS_MAX] },
         ] {
             let bytes = request.encode();
             assert_eq!(Request::decode(&bytes).expect("own bytes"), request);
-            for end in 0..bytes.len() {
+            for end in (0..bytes.len()).step_by(1 + bytes.len() / 500) {
                 assert!(Request::decode(&bytes[..end]).is_err());
             }
         }
         let response = Response {
             records: vec![HeldRecord { envelope: vec![1; 500], age_s: Some(u32::MAX) }],
-            next: Some(ServerId([4; 32])),
+            cursor: Some(vec![4; CURSOR_BYTES_MAX]),
+            message: Some(vec![]),
+            network: Some("a".repeat(24).parse().expect("a name")),
+            matching: Some(u32::MAX),
+            trouble: Some(Trouble::Cursor),
         };
         let bytes = response.clone().encode();
-        assert!(bytes.len() <= response.records[0].wire_bytes() + 48);
+        let around = RPC_RESPONSE_BYTES_MAX - Response::RECORDS_BYTES_MAX;
+        assert!(bytes.len() <= response.records[0].wire_bytes() + around);
         assert_eq!(Response::decode(&bytes).expect("own bytes"), response);
     }
 
     #[test]
     fn too_much_is_refused() {
-        let ids = Request::Get { ids: vec![ServerId([2; 32]); 65] }.encode();
-        assert!(matches!(Request::decode(&ids), Err(RpcError::TooMany)));
-        assert!(matches!(Request::decode(&vec![0; 20_000]), Err(RpcError::TooLong(_))));
-        assert!(matches!(Request::decode(&[0xa1, 1, 9]), Err(RpcError::Operation(9))));
+        for request in [
+            Request::Get { ids: vec![ServerId([2; 32]); 65] },
+            Request::Records { ids: vec![RecId([2; 32]); RPC_RECORDS_MAX + 1] },
+            Request::Chains { roots: vec![RootId([2; 32]); RPC_CHAINS_MAX + 1] },
+            Request::Reconcile { set: Set::Rows, message: vec![0; RECONCILE_BYTES_MAX + 1] },
+            Request::Query { query: Query::default(), cursor: Some(vec![0; 161]) },
+            Request::Query {
+                query: Query { text: Some("a".repeat(129)), ..Query::default() },
+                cursor: None,
+            },
+        ] {
+            assert!(matches!(Request::decode(&request.encode()), Err(RpcError::TooMany)));
+        }
+        assert!(matches!(Request::decode(&vec![0; 70_000]), Err(RpcError::TooLong(_))));
+        for bytes in [&[0xa1, 1, 9][..], &[0xa1, 1, 4]] {
+            assert!(matches!(Request::decode(bytes), Err(RpcError::Operation(_))));
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::cbor::{self, DecodeError};
+use crate::chain::{Chain, ChainError};
 use crate::envelope::{Envelope, EnvelopeError, SignatureError};
 use crate::ids::{RecId, RootId};
 use crate::keys::PublicKey;
@@ -32,6 +33,9 @@ pub enum KeyState {
     Revoked,
     /// The chain is not here, or ends before.
     Unknown,
+    /// The root's keys contradict each other, and this one is not of the branch
+    /// that this reader saw first.
+    Conflict,
 }
 
 /// Knows no chains: epoch-0, device-0 records prove themselves, all others wait.
@@ -95,6 +99,9 @@ pub enum RejectReason {
     /// Life longer than its kind may have.
     #[error("time to live is longer than its kind may have")]
     TtlTooLong,
+    /// The events of a key chain do not hold.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// The signing key is not the claimed root's.
     #[error("signed by a key that is not the claimed root's")]
     WrongSigner,
@@ -127,6 +134,9 @@ pub enum IgnoreReason {
     /// Signed by a key that its root has since taken back.
     #[error("signed by a revoked key")]
     RevokedKey,
+    /// Signed by a key of a branch that contradicts the one seen first.
+    #[error("signed by a key whose root's key chains contradict each other")]
+    KeyConflict,
 }
 
 /// Validates an envelope against the clock and the known key chains.
@@ -210,19 +220,35 @@ fn check(
     if header.ttl > record.ttl_max() {
         return Err(RejectReason::TtlTooLong.into());
     }
-    if signing_key(&header, &envelope, chains)? != envelope.key {
+    let signer = match &record {
+        // A chain says itself who carries it.
+        Record::KeyChain(body) => carrier(&header, &Chain::verify(body)?)?,
+        _ => signing_key(&header, &envelope, chains)?,
+    };
+    if signer != envelope.key {
         return Err(RejectReason::WrongSigner.into());
     }
     envelope.verify().map_err(|error| match error {
         SignatureError::Bad => Stop::Reject(RejectReason::BadSignature),
         SignatureError::Lax => Stop::Ignore(IgnoreReason::LaxSignature),
     })?;
-    if let Record::HostAnnouncement(host) = &record
-        && !host.verify_node(&header)
-    {
+    let inner = match &record {
+        Record::HostAnnouncement(host) => host.verify_node(&header),
+        Record::ReachAttest(reach) => reach.verify(&header.root, &header.network),
+        _ => true,
+    };
+    if !inner {
         return Err(RejectReason::BadSignature.into());
     }
     Ok(Validated { id: RecId::of(bytes), header, record })
+}
+
+/// The key that should have signed the record of a key chain.
+fn carrier(header: &Header, chain: &Chain) -> Result<PublicKey, RejectReason> {
+    let next = (chain.epoch() == 0).then(|| chain.next());
+    let right = (header.root, header.key_epoch, header.dev, header.next)
+        == (chain.root(), chain.epoch(), 0, next);
+    if right { Ok(chain.carrier()) } else { Err(RejectReason::WrongSigner) }
 }
 
 /// The key that should have signed.
@@ -242,11 +268,13 @@ fn signing_key(
             KeyState::Valid(key) => Ok(key),
             KeyState::Unknown => Ok(envelope.key),
             KeyState::Revoked => Err(Stop::Ignore(IgnoreReason::RevokedKey)),
+            KeyState::Conflict => Err(Stop::Ignore(IgnoreReason::KeyConflict)),
         },
         (false, None) => match chains.signing_key(&header.root, header.key_epoch, header.dev) {
             KeyState::Valid(key) => Ok(key),
             KeyState::Unknown => Err(Stop::NeedChain(header.root)),
             KeyState::Revoked => Err(Stop::Ignore(IgnoreReason::RevokedKey)),
+            KeyState::Conflict => Err(Stop::Ignore(IgnoreReason::KeyConflict)),
         },
         (true, None) | (false, Some(_)) => Err(RejectReason::WrongSigner.into()),
     }

@@ -10,7 +10,6 @@ mod row;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use homehost_protocol::limits::RPC_RESPONSE_BYTES_MAX;
 use homehost_protocol::rpc::{HeldRecord, Response};
 use homehost_protocol::{NetworkName, RootId, ServerId, ServerListing, UnixMillis};
 
@@ -231,7 +230,7 @@ impl Directory {
         let mut page = Page::new(on_link);
         for (id, row) in self.rows.range((from, Unbounded)) {
             if !page.take(self, row, now) {
-                page.response.next = page.last;
+                page.response.cursor = page.last.map(|id| id.0.to_vec());
                 break;
             }
             page.last = Some(*id);
@@ -275,9 +274,13 @@ struct Page {
 
 impl Page {
     fn new(on_link: bool) -> Self {
-        // The map, the array and `next` around the records.
-        let bytes = 64;
-        Self { response: Response::default(), bytes, on_link, hosts: BTreeSet::new(), last: None }
+        Self {
+            response: Response::default(),
+            bytes: 0,
+            on_link,
+            hosts: BTreeSet::new(),
+            last: None,
+        }
     }
 
     /// Adds a row and its host's presence; false when they do not fit.
@@ -302,7 +305,7 @@ impl Page {
             records.push(held(&presence.envelope, Some(presence.heard)));
         }
         let bytes: usize = records.iter().map(HeldRecord::wire_bytes).sum();
-        if self.bytes + bytes > RPC_RESPONSE_BYTES_MAX {
+        if self.bytes + bytes > Response::RECORDS_BYTES_MAX {
             return false;
         }
         self.bytes += bytes;

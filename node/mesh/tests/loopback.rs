@@ -15,6 +15,7 @@ use homehost_mesh::{
 };
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::RPC_RESPONSE_BYTES_MAX;
+use homehost_protocol::rpc::query::Query;
 use homehost_protocol::rpc::{HeldRecord, Request, Response};
 use homehost_protocol::{NetworkName, NodeId, ServerId};
 use homehost_runtime::Tasks;
@@ -257,10 +258,11 @@ async fn who_sends_invalid_messages_is_no_longer_heard() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_answered_within_limits_and_budget() {
     let [a, mut b, _c] = line().await;
-    let asked = Request::Page { after: Some(ServerId([7; 32])) };
+    let asked = Request::Get { ids: vec![ServerId([7; 32])] };
     let answer = Response {
         records: vec![HeldRecord { envelope: vec![1; 700], age_s: Some(5) }; 100],
-        next: Some(ServerId([8; 32])),
+        cursor: Some(vec![8; 32]),
+        ..Response::default()
     };
     let asker = a.handle.clone();
     let (to, question) = (b.id(), asked.clone());
@@ -285,7 +287,7 @@ async fn requests_are_answered_within_limits_and_budget() {
     let question = asked.clone();
     let asking = tokio::spawn(async move { asker.request(to, question).await });
     let long = HeldRecord { envelope: vec![1; RPC_RESPONSE_BYTES_MAX], age_s: Some(0) };
-    reply(&mut b, &asked, Response { records: vec![long], next: None }).await;
+    reply(&mut b, &asked, Response { records: vec![long], ..Response::default() }).await;
     assert!(matches!(asking.await.unwrap(), Err(RequestError::Refused(_))));
 
     // Longer than a request may be: it does not arrive.
@@ -341,7 +343,10 @@ async fn nodes_of_another_network_are_left() {
         })
         .await;
     }
-    let asked = stranger.handle.request(home.id(), Request::Page { after: None }).await;
+    let asked = stranger
+        .handle
+        .request(home.id(), Request::Query { query: Query::default(), cursor: None })
+        .await;
     assert!(
         matches!(
             asked,

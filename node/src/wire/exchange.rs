@@ -10,6 +10,7 @@ use homehost_directory::{DirectoryHandle, Judgement, Source};
 use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, ReplyToken, RequestError};
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{REPLICA_ROWS_MAX, RPC_IDS_MAX};
+use homehost_protocol::rpc::query::Query;
 use homehost_protocol::rpc::{Request, Response};
 use homehost_protocol::{NodeId, Scope, ServerId};
 use homehost_runtime::Shutdown;
@@ -151,7 +152,10 @@ impl Exchange {
 
     async fn answer(&self, request: Request, on_link: bool, reply: ReplyToken) {
         let response = match request {
-            Request::Page { after } => self.directory.page(after, on_link).await,
+            Request::Query { cursor, .. } => self.directory.page(id_of(cursor), on_link).await,
+            Request::Reconcile { .. } | Request::Records { .. } | Request::Chains { .. } => {
+                Ok(Response::default())
+            }
             Request::Get { ids } => self.directory.get(ids, on_link).await,
             Request::Offer { envelopes } => {
                 let source = Source::Peer { on_link, age: Some(Duration::ZERO) };
@@ -238,7 +242,7 @@ async fn pull(
         }
         let response = page_after(mesh, node, after).await?;
         records += response.records.len();
-        let next = response.next;
+        let next = id_of(response.cursor.clone());
         if admit(directory, response, on_link).await.is_err() {
             return Ok(records);
         }
@@ -251,6 +255,11 @@ async fn pull(
     Ok(records)
 }
 
+/// The id that a cursor holds.
+fn id_of(cursor: Option<Vec<u8>>) -> Option<ServerId> {
+    cursor?.try_into().ok().map(ServerId)
+}
+
 /// One page; a peer that is over its budget or busy is asked again.
 async fn page_after(
     mesh: &MeshHandle,
@@ -260,7 +269,13 @@ async fn page_after(
     let mut tries = 0;
     loop {
         tries += 1;
-        match mesh.request(node, Request::Page { after }).await {
+        match mesh
+            .request(
+                node,
+                Request::Query { query: Query::default(), cursor: after.map(|id| id.0.to_vec()) },
+            )
+            .await
+        {
             Err(RequestError::Refused(_) | RequestError::Timeout | RequestError::Busy)
                 if tries < PAGE_TRIES =>
             {

@@ -227,7 +227,9 @@ impl Directory {
         match &validated.record {
             Record::ServerListing(_) => self.admit_listing(bytes, validated, source, now, outputs),
             Record::Presence(_) => self.admit_presence(bytes, validated, source, now, outputs),
-            Record::HostAnnouncement(_) => Err(Refusal::NotKept),
+            Record::KeyChain(_) | Record::HostAnnouncement(_) | Record::ReachAttest(_) => {
+                Err(Refusal::NotKept)
+            }
         }
     }
 

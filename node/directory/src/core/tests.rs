@@ -344,9 +344,13 @@ fn pages_hold_every_row_once_and_fit_a_response() {
     loop {
         let page = directory.page(after, false, moment(2));
         pages += 1;
-        let next = page.next;
+        let next = page.cursor.clone().map(|id| ServerId(id.try_into().expect("an id")));
         let bytes = page.encode();
-        assert!(bytes.len() <= RPC_RESPONSE_BYTES_MAX, "{}", bytes.len());
+        assert!(
+            bytes.len() <= homehost_protocol::limits::RPC_RESPONSE_BYTES_MAX,
+            "{}",
+            bytes.len()
+        );
         for held in Response::decode(&bytes).expect("own bytes").records {
             let age = held.age_s.map(|s| Duration::from_secs(s.into()));
             other.admit(&held.envelope, Source::Peer { on_link: false, age }, moment(2));
