@@ -33,9 +33,11 @@ pub enum KeyState {
     Revoked,
     /// The chain is not here, or ends before.
     Unknown,
-    /// The root's keys contradict each other, and this one is not of the branch
-    /// that this reader saw first.
+    /// The root's keys contradict each other, and the branch that this reader
+    /// saw first has none here.
     Conflict,
+    /// The same, and this key of the branch seen first signs.
+    Contested(PublicKey),
 }
 
 /// Knows no chains: epoch-0, device-0 records prove themselves, all others wait.
@@ -268,13 +270,19 @@ fn signing_key(
             KeyState::Valid(key) => Ok(key),
             KeyState::Unknown => Ok(envelope.key),
             KeyState::Revoked => Err(Stop::Ignore(IgnoreReason::RevokedKey)),
-            KeyState::Conflict => Err(Stop::Ignore(IgnoreReason::KeyConflict)),
+            KeyState::Contested(key) if key == envelope.key => Ok(key),
+            KeyState::Conflict | KeyState::Contested(_) => {
+                Err(Stop::Ignore(IgnoreReason::KeyConflict))
+            }
         },
         (false, None) => match chains.signing_key(&header.root, header.key_epoch, header.dev) {
             KeyState::Valid(key) => Ok(key),
             KeyState::Unknown => Err(Stop::NeedChain(header.root)),
             KeyState::Revoked => Err(Stop::Ignore(IgnoreReason::RevokedKey)),
-            KeyState::Conflict => Err(Stop::Ignore(IgnoreReason::KeyConflict)),
+            KeyState::Contested(key) if key == envelope.key => Ok(key),
+            KeyState::Conflict | KeyState::Contested(_) => {
+                Err(Stop::Ignore(IgnoreReason::KeyConflict))
+            }
         },
         (true, None) | (false, Some(_)) => Err(RejectReason::WrongSigner.into()),
     }

@@ -1,10 +1,15 @@
 //! The task that owns the core and keeps its rows on disk.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use homehost_protocol::rpc::Response;
-use homehost_protocol::{NetworkName, ServerId, UnixMillis};
+use homehost_protocol::rpc::{Request, Response, Set};
+use homehost_protocol::validate::KeyState;
+use homehost_protocol::{
+    Chain, KeyChains, NetworkName, NodeId, RecId, RootId, ServerId, UnixMillis,
+};
 use homehost_runtime::{Tasks, wall_ms};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -45,17 +50,37 @@ struct Arrival {
 pub struct Admitted {
     /// One for each envelope, in order.
     pub admissions: Vec<Admission>,
-    /// Servers whose listings should be asked for where the batch came from.
-    pub fetch: Vec<ServerId>,
+    /// What should be asked for where the batch came from.
+    pub lacking: Lacking,
+}
+
+/// What records refer to that is not here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// Servers whose listings are not known.
+    pub servers: Vec<ServerId>,
+    /// Roots whose key chains are not known.
+    pub chains: Vec<RootId>,
+}
+
+impl Lacking {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.servers.is_empty() && self.chains.is_empty()
+    }
 }
 
 enum Command {
     Admit(Arrival),
-    Gossip { envelopes: Vec<Vec<u8>>, reply: oneshot::Sender<(Judgement, Vec<ServerId>)> },
+    Gossip { from: NodeId, envelopes: Vec<Vec<u8>>, reply: oneshot::Sender<(Judgement, Lacking)> },
     Search(Query, oneshot::Sender<Vec<RowView>>),
     View(ServerId, oneshot::Sender<Option<RowView>>),
-    Page { after: Option<ServerId>, on_link: bool, reply: oneshot::Sender<Response> },
-    Get { ids: Vec<ServerId>, on_link: bool, reply: oneshot::Sender<Response> },
+    Answer { request: Box<Request>, on_link: bool, reply: oneshot::Sender<Response> },
+    Set { set: Set, on_link: bool, reply: oneshot::Sender<Vec<(UnixMillis, RecId)>> },
+    Wanted { ids: Vec<RecId>, reply: oneshot::Sender<Vec<RecId>> },
+    Met { node: NodeId, ip: Option<IpAddr> },
+    Witnesses(ServerId, oneshot::Sender<Vec<(NodeId, UnixMillis)>>),
+    Chain(RootId, oneshot::Sender<(Option<Chain>, bool)>),
 }
 
 /// Cloneable access to the directory.
@@ -63,8 +88,36 @@ enum Command {
 pub struct DirectoryHandle {
     commands: mpsc::Sender<Command>,
     changes: broadcast::Sender<RowChange>,
+    key_changes: broadcast::Sender<RootId>,
+    keys: SharedChains,
     stats: watch::Receiver<Arc<Stats>>,
     clock: Clock,
+}
+
+/// The standing key chains, readable from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct SharedChains(Arc<RwLock<HashMap<RootId, (Chain, bool)>>>);
+
+impl SharedChains {
+    fn set(&self, root: RootId, chain: Option<(Chain, bool)>) {
+        let mut chains = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match chain {
+            Some(chain) => drop(chains.insert(root, chain)),
+            None => drop(chains.remove(&root)),
+        }
+    }
+}
+
+impl KeyChains for SharedChains {
+    fn signing_key(&self, root: &RootId, key_epoch: u16, dev: u8) -> KeyState {
+        let chains = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((chain, conflict)) = chains.get(root) else { return KeyState::Unknown };
+        match chain.signing_key(key_epoch, dev) {
+            KeyState::Unknown if *conflict => KeyState::Conflict,
+            KeyState::Valid(key) if *conflict => KeyState::Contested(key),
+            state => state,
+        }
+    }
 }
 
 /// Makes [`Moment`]s.
@@ -115,23 +168,25 @@ pub async fn start(
 ) -> DirectoryHandle {
     let clock = Clock::new();
     let mut core = Directory::new(network);
-    let mut gone = Vec::new();
-    for (key, value) in store.load().await {
-        if core.load(&key, &value, clock.now()) == Loaded::Damaged {
-            gone.push(key);
-        }
-    }
-    for key in gone {
+    let loaded = core.load_all(store.load().await, clock.now());
+    for (key, _) in loaded.into_iter().filter(|(_, loaded)| *loaded == Loaded::Damaged) {
         store.remove(key).await;
+    }
+    let keys = SharedChains::default();
+    for root in core.chain_roots() {
+        keys.set(root, core.keys_of(&root));
     }
     let (commands, inbox) = mpsc::channel(QUEUE);
     let (changes, _) = broadcast::channel(CHANGES);
+    let (key_changes, _) = broadcast::channel(CHANGES);
     let (stats_in, stats) = watch::channel(Arc::new(core.stats()));
     let actor = Actor {
         core,
         store,
         inbox,
         changes: changes.clone(),
+        key_changes: key_changes.clone(),
+        keys: keys.clone(),
         stats: stats_in,
         clock: clock.clone(),
     };
@@ -140,7 +195,7 @@ pub async fn start(
         actor.run(shutdown).await;
         Ok::<_, std::convert::Infallible>(())
     });
-    DirectoryHandle { commands, changes, stats, clock }
+    DirectoryHandle { commands, changes, key_changes, keys, stats, clock }
 }
 
 impl DirectoryHandle {
@@ -155,16 +210,17 @@ impl DirectoryHandle {
         self.ask(|reply| Command::Admit(Arrival { envelopes, reply })).await
     }
 
-    /// Takes in a gossip message; says what becomes of it, and which servers
-    /// should be asked for where it came from.
+    /// Takes in a gossip message; says what becomes of it, and what should be
+    /// asked for where it came from.
     ///
     /// # Errors
     /// When the directory has shut down.
     pub async fn admit_gossip(
         &self,
+        from: NodeId,
         envelopes: Vec<Vec<u8>>,
-    ) -> Result<(Judgement, Vec<ServerId>), DirectoryClosed> {
-        self.ask(|reply| Command::Gossip { envelopes, reply }).await
+    ) -> Result<(Judgement, Lacking), DirectoryClosed> {
+        self.ask(|reply| Command::Gossip { from, envelopes, reply }).await
     }
 
     /// The rows that match, in order.
@@ -183,28 +239,73 @@ impl DirectoryHandle {
         self.ask(|reply| Command::View(id, reply)).await
     }
 
-    /// Rows for a peer, in the order of ids.
+    /// The answer to a peer's question, but for offers and reconciliation.
     ///
     /// # Errors
     /// When the directory has shut down.
-    pub async fn page(
+    pub async fn answer(
         &self,
-        after: Option<ServerId>,
+        request: Request,
         on_link: bool,
     ) -> Result<Response, DirectoryClosed> {
-        self.ask(|reply| Command::Page { after, on_link, reply }).await
+        let request = Box::new(request);
+        self.ask(|reply| Command::Answer { request, on_link, reply }).await
     }
 
-    /// Certain rows for a peer.
+    /// What two replicas compare, as dates and record ids, in no order.
     ///
     /// # Errors
     /// When the directory has shut down.
-    pub async fn get(
+    pub async fn set(
         &self,
-        ids: Vec<ServerId>,
+        set: Set,
         on_link: bool,
-    ) -> Result<Response, DirectoryClosed> {
-        self.ask(|reply| Command::Get { ids, on_link, reply }).await
+    ) -> Result<Vec<(UnixMillis, RecId)>, DirectoryClosed> {
+        self.ask(|reply| Command::Set { set, on_link, reply }).await
+    }
+
+    /// Which of these records this node should ask for.
+    ///
+    /// # Errors
+    /// When the directory has shut down.
+    pub async fn wanted(&self, ids: Vec<RecId>) -> Result<Vec<RecId>, DirectoryClosed> {
+        self.ask(|reply| Command::Wanted { ids, reply }).await
+    }
+
+    /// This node is connected to a peer; `ip` is the far end, if it is known.
+    pub async fn met(&self, node: NodeId, ip: Option<IpAddr>) {
+        // A directory that is shutting down needs no witnesses.
+        let _ = self.commands.send(Command::Met { node, ip }).await;
+    }
+
+    /// The witnesses that a server's record names, and when each reached it.
+    ///
+    /// # Errors
+    /// When the directory has shut down.
+    pub async fn witnesses(
+        &self,
+        id: ServerId,
+    ) -> Result<Vec<(NodeId, UnixMillis)>, DirectoryClosed> {
+        self.ask(|reply| Command::Witnesses(id, reply)).await
+    }
+
+    /// The standing key chain of a root, and whether another contradicts it.
+    ///
+    /// # Errors
+    /// When the directory has shut down.
+    pub async fn chain(&self, root: RootId) -> Result<(Option<Chain>, bool), DirectoryClosed> {
+        self.ask(|reply| Command::Chain(root, reply)).await
+    }
+
+    /// The keys of all roots, for validating records outside the directory.
+    pub fn keys(&self) -> SharedChains {
+        self.keys.clone()
+    }
+
+    /// Roots as their keys change. A reader that lags looks at all that it cares
+    /// about anew.
+    pub fn key_changes(&self) -> broadcast::Receiver<RootId> {
+        self.key_changes.subscribe()
     }
 
     /// Ids of rows as they change. A reader that lags is told so and reads anew.
@@ -237,6 +338,8 @@ struct Actor {
     store: Arc<dyn ReplicaStore>,
     inbox: mpsc::Receiver<Command>,
     changes: broadcast::Sender<RowChange>,
+    key_changes: broadcast::Sender<RootId>,
+    keys: SharedChains,
     stats: watch::Sender<Arc<Stats>>,
     clock: Clock,
 }
@@ -271,18 +374,23 @@ impl Actor {
         // A caller that is gone needs no answer.
         match command {
             Command::Admit(arrival) => self.admit(arrival, now).await,
-            Command::Gossip { envelopes, reply } => {
-                let (judgement, outputs) = self.core.admit_gossip(&envelopes, now);
-                let fetch = self.perform(outputs).await;
-                drop(reply.send((judgement, fetch)));
+            Command::Gossip { from, envelopes, reply } => {
+                let (judgement, outputs) = self.core.admit_gossip(from, &envelopes, now);
+                let lacking = self.perform(outputs).await;
+                drop(reply.send((judgement, lacking)));
             }
             Command::Search(query, reply) => drop(reply.send(self.core.search(&query, now))),
             Command::View(id, reply) => drop(reply.send(self.core.view(&id, now))),
-            Command::Page { after, on_link, reply } => {
-                drop(reply.send(self.core.page(after, on_link, now)));
+            Command::Answer { request, on_link, reply } => {
+                drop(reply.send(self.core.answer(&request, on_link, now)));
             }
-            Command::Get { ids, on_link, reply } => {
-                drop(reply.send(self.core.get(&ids, on_link, now)));
+            Command::Set { set, on_link, reply } => drop(reply.send(self.core.set(set, on_link))),
+            Command::Wanted { ids, reply } => drop(reply.send(self.core.wanted(ids, now))),
+            Command::Met { node, ip } => self.core.met(node, ip, now),
+            Command::Witnesses(id, reply) => drop(reply.send(self.core.witnesses_of(&id))),
+            Command::Chain(root, reply) => {
+                let chain = self.core.chain(&root).cloned();
+                drop(reply.send((chain, self.core.is_in_conflict(&root))));
             }
         }
     }
@@ -292,23 +400,30 @@ impl Actor {
         for (bytes, source) in arrival.envelopes {
             let (admission, outputs) = self.core.admit(&bytes, source, now);
             admitted.admissions.push(admission);
-            admitted.fetch.extend(self.perform(outputs).await);
+            let lacking = self.perform(outputs).await;
+            admitted.lacking.servers.extend(lacking.servers);
+            admitted.lacking.chains.extend(lacking.chains);
         }
         drop(arrival.reply.send(admitted));
     }
 
     /// Does what the core wants; returns what is to be fetched.
-    async fn perform(&self, outputs: Vec<Output>) -> Vec<ServerId> {
-        let mut fetch = Vec::new();
+    async fn perform(&self, outputs: Vec<Output>) -> Lacking {
+        let mut lacking = Lacking::default();
         for output in outputs {
             match output {
                 Output::Store { key, value } => self.store.put(key, value).await,
                 Output::Forget { key } => self.store.remove(key).await,
                 // Nobody listening is fine.
                 Output::Changed(id) => drop(self.changes.send(id)),
-                Output::Fetch(ids) => fetch.extend(ids),
+                Output::Fetch(ids) => lacking.servers.extend(ids),
+                Output::FetchChain(root) => lacking.chains.push(root),
+                Output::Keys(root) => {
+                    self.keys.set(root, self.core.keys_of(&root));
+                    drop(self.key_changes.send(root));
+                }
             }
         }
-        fetch
+        lacking
     }
 }

@@ -4,19 +4,33 @@
 //! out as [`Output`]s. Time is passed in as a [`Moment`].
 
 mod admission;
+mod answers;
+mod chains;
+mod crowd;
+mod keys;
 mod liveness;
+mod pace;
+mod pen;
+mod reach;
 mod row;
+mod witnesses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use homehost_protocol::rpc::{HeldRecord, Response};
-use homehost_protocol::{NetworkName, RootId, ServerId, ServerListing, UnixMillis};
+use homehost_protocol::{NetworkName, NodeId, RecId, RootId, ServerId, ServerListing, UnixMillis};
 
 pub use admission::{Admission, Judgement, Loaded, Refusal, Source};
+use chains::ChainBook;
+use crowd::Crowd;
 pub use liveness::{presence_interval, stale_after};
+use pace::Buckets;
+use pen::Pen;
+use reach::HeldReach;
+pub use reach::RowReach;
 use row::{HostPresence, Row, Stored};
 pub use row::{RowStatus, RowView};
+use witnesses::Witnesses;
 
 /// Now, on both clocks: the wall clock for what records say, the monotonic one
 /// for how long ago something was heard.
@@ -60,11 +74,21 @@ pub enum Output {
     /// A host said that it runs servers whose listings are not here: ask whoever
     /// passed that on.
     Fetch(Vec<ServerId>),
+    /// A record waits for the key chain of this root: ask whoever passed it on.
+    FetchChain(RootId),
+    /// The keys of a root are others now, or contradict each other.
+    Keys(RootId),
 }
 
 /// How often rows are looked at for having fallen silent, so that the note on
 /// disk is not much older than that.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// Reach records up to which they are counted anew as soon as a witness is met.
+const RECOUNT_AT_ONCE_MAX: usize = 1024;
+
+/// How long a root must be known for its rows to stand above those of strangers.
+const KNOWN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A row that a search has found.
 #[derive(Clone, Copy, Debug)]
@@ -80,22 +104,57 @@ pub(crate) struct Found<'a> {
 /// Device of a root.
 type Device = (RootId, u8);
 
+/// A record that is held, by what it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    Row(ServerId),
+    Reach(ServerId),
+    Presence(Device),
+    /// The standing chain of a root, or its rival.
+    Chain(RootId, usize),
+}
+
+/// The rows of one root.
+#[derive(Debug)]
+struct RootRows {
+    ids: BTreeSet<ServerId>,
+    /// When the first of them was seen here.
+    first_seen: UnixMillis,
+}
+
 /// The replica and its rules.
 #[derive(Debug)]
 pub struct Directory {
     network: NetworkName,
     rows: BTreeMap<ServerId, Row>,
-    of_root: BTreeMap<RootId, BTreeSet<ServerId>>,
+    roots: BTreeMap<RootId, RootRows>,
+    chains: ChainBook,
+    reach: BTreeMap<ServerId, HeldReach>,
+    /// Reach records whose listing is not here yet, and when they came.
+    strays: BTreeMap<ServerId, (Duration, HeldReach)>,
+    /// Every record that is held, by its id.
+    ids: HashMap<RecId, Held>,
+    /// Records that were turned down, until when they are not asked for again.
+    unwanted: HashMap<RecId, Duration>,
+    pen: Pen,
+    crowd: Crowd,
+    witnesses: Witnesses,
+    /// New roots that peers have brought by gossip.
+    senders: Buckets<NodeId>,
     /// Looked up for every row of a search; its order never shows.
     presences: HashMap<Device, HostPresence>,
     /// Devices whose presence came before any of their listings, oldest first.
     strangers: VecDeque<Device>,
     /// When rows are next looked at for having fallen silent.
     next_look: Duration,
+    /// Whether a witness was met since the last count.
+    recount_due: bool,
     refused: BTreeMap<&'static str, u64>,
     admitted: u64,
     /// Rows that are no tombstones.
     live_listings: usize,
+    /// Tombstones of servers that were never here.
+    strange_tombstones: usize,
 }
 
 /// Figures for metrics and for `status`.
@@ -105,8 +164,16 @@ pub struct Stats {
     pub listings: usize,
     /// Rows that are tombstones.
     pub tombstones: usize,
+    /// Rows that witnesses proved.
+    pub proved: usize,
     /// Hosts whose presence is known.
     pub hosts: usize,
+    /// Key chains.
+    pub chains: usize,
+    /// Roots whose key chains contradict each other.
+    pub conflicts: usize,
+    /// Records that wait for a key chain.
+    pub penned: usize,
     /// Records taken in since the start.
     pub admitted: u64,
     /// Records not taken in since the start, by reason.
@@ -119,13 +186,24 @@ impl Directory {
         Self {
             network,
             rows: BTreeMap::new(),
-            of_root: BTreeMap::new(),
+            roots: BTreeMap::new(),
+            chains: ChainBook::default(),
+            reach: BTreeMap::new(),
+            strays: BTreeMap::new(),
+            ids: HashMap::new(),
+            unwanted: HashMap::new(),
+            pen: Pen::default(),
+            crowd: Crowd::default(),
+            witnesses: Witnesses::default(),
+            senders: admission::senders(),
             presences: HashMap::new(),
             strangers: VecDeque::new(),
             next_look: Duration::ZERO,
+            recount_due: false,
             refused: BTreeMap::new(),
             admitted: 0,
             live_listings: 0,
+            strange_tombstones: 0,
         }
     }
 
@@ -134,7 +212,11 @@ impl Directory {
         Stats {
             listings: self.live_listings,
             tombstones: self.rows.len() - self.live_listings,
+            proved: self.crowd.proved(),
             hosts: self.presences.len(),
+            chains: self.chains.len(),
+            conflicts: self.chains.conflicts(),
+            penned: self.pen.len(),
             admitted: self.admitted,
             refused: self.refused.clone(),
         }
@@ -148,26 +230,52 @@ impl Directory {
     /// Removes what is over: expired rows, tombstones that nothing can outlive
     /// any more, presence nobody refers to.
     pub fn tick(&mut self, now: Moment) -> Vec<Output> {
+        let mut outputs = Vec::new();
         let over: Vec<ServerId> = self
             .rows
             .iter()
             .filter(|(_, row)| row.retain_until <= now.wall)
             .map(|(id, _)| *id)
             .collect();
-        let mut outputs = Vec::new();
         for id in over {
-            outputs.push(Output::Forget { key: row::key(&self.network, &id) });
-            outputs.push(Output::Changed(id));
-            self.drop_row(&id);
+            self.forget_row(&id, &mut outputs);
         }
+        self.pen.tick(now);
+        self.forget_strays(now);
         self.presences.retain(|_, presence| {
-            presence.heard + homehost_protocol::limits::PRESENCE_TTL_MAX > now.mono
+            let keep = presence.heard + homehost_protocol::limits::PRESENCE_TTL_MAX > now.mono;
+            if !keep {
+                self.ids.remove(&presence.rec_id);
+            }
+            keep
         });
-        if now.mono >= self.next_look {
+        let look = now.mono >= self.next_look;
+        if look {
             self.next_look = now.mono + LOOK;
-            self.note_silence(now, &mut outputs);
+            self.look(now, &mut outputs);
+        }
+        // In a small replica nobody waits for a proof to count.
+        if look || (self.recount_due && self.reach.len() <= RECOUNT_AT_ONCE_MAX) {
+            self.recount(now, &mut outputs);
         }
         outputs
+    }
+
+    /// What is looked at every few seconds.
+    fn look(&mut self, now: Moment, outputs: &mut Vec<Output>) {
+        self.note_silence(now, outputs);
+        self.witnesses.tick(now.mono);
+        self.unwanted.retain(|_, until| *until > now.mono);
+        let over = self.reach.iter().filter(|(_, held)| held.header.expires() <= now.wall);
+        for id in over.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.drop_reach(&id, outputs);
+            self.set_proved(id, false);
+            outputs.push(Output::Changed(id));
+        }
+        let roots = &self.roots;
+        for root in self.chains.expire(now.wall, |root| roots.contains_key(root)) {
+            self.forget_chain(root, outputs);
+        }
     }
 
     /// Notes on disk which hosts have fallen silent, or speak again: after a
@@ -221,97 +329,48 @@ impl Directory {
         })
     }
 
-    /// The rows after `after`, as many as fit one response, with the presence
-    /// of their hosts. Rows that only an on-link peer may have are left out for
-    /// others.
-    pub fn page(&self, after: Option<ServerId>, on_link: bool, now: Moment) -> Response {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        let mut page = Page::new(on_link);
-        for (id, row) in self.rows.range((from, Unbounded)) {
-            if !page.take(self, row, now) {
-                page.response.cursor = page.last.map(|id| id.0.to_vec());
-                break;
-            }
-            page.last = Some(*id);
-        }
-        page.response
+    /// Drops a row and all that is about it, here and on disk.
+    fn forget_row(&mut self, id: &ServerId, outputs: &mut Vec<Output>) {
+        self.drop_reach(id, outputs);
+        self.drop_row(id);
+        outputs.push(Output::Forget { key: row::key(&self.network, id) });
+        outputs.push(Output::Changed(*id));
     }
 
-    /// The rows of `ids`, with the presence of their hosts.
-    pub fn get(&self, ids: &[ServerId], on_link: bool, now: Moment) -> Response {
-        let mut page = Page::new(on_link);
-        for row in ids.iter().filter_map(|id| self.rows.get(id)) {
-            page.take(self, row, now);
-        }
-        page.response
-    }
-
-    fn drop_row(&mut self, id: &ServerId) {
-        let Some(row) = self.rows.remove(id) else { return };
+    fn drop_row(&mut self, id: &ServerId) -> Option<Row> {
+        let row = self.rows.remove(id)?;
+        self.ids.remove(&row.rec_id);
         self.live_listings -= usize::from(!row.listing.is_withdrawn());
-        if let Some(ids) = self.of_root.get_mut(&row.header.root) {
-            ids.remove(id);
-            if ids.is_empty() {
-                self.of_root.remove(&row.header.root);
+        self.strange_tombstones -= usize::from(row.is_strange());
+        if let Some(place) = &row.place {
+            self.crowd.remove(*id, place);
+        }
+        if let Some(rows) = self.roots.get_mut(&row.header.root) {
+            rows.ids.remove(id);
+            if rows.ids.is_empty() {
+                self.roots.remove(&row.header.root);
             }
         }
+        Some(row)
+    }
+
+    /// The class in which a row stands before anything else is looked at
+    /// (spec/directory §4): proved rows, then those of roots known for a day,
+    /// then all others; last those whose root contradicts itself.
+    fn standing_of(&self, row: &Row, now: Moment) -> u8 {
+        if self.chains.is_in_conflict(&row.header.root) {
+            return 0;
+        }
+        let proved = row.place.as_ref().is_some_and(|place| place.proved);
+        let known = self
+            .roots
+            .get(&row.header.root)
+            .is_some_and(|rows| now.wall.since(rows.first_seen) >= KNOWN_AFTER);
+        if proved { 3 } else { 1 + u8::from(known) }
     }
 
     fn is_for_everyone(&self, row: &Row) -> bool {
         admission::scope_fits_everyone(&self.network, &row.listing)
-    }
-}
-
-/// A response being filled.
-struct Page {
-    response: Response,
-    bytes: usize,
-    on_link: bool,
-    hosts: BTreeSet<Device>,
-    last: Option<ServerId>,
-}
-
-impl Page {
-    fn new(on_link: bool) -> Self {
-        Self {
-            response: Response::default(),
-            bytes: 0,
-            on_link,
-            hosts: BTreeSet::new(),
-            last: None,
-        }
-    }
-
-    /// Adds a row and its host's presence; false when they do not fit.
-    fn take(&mut self, directory: &Directory, row: &Row, now: Moment) -> bool {
-        if !self.on_link && !directory.is_for_everyone(row) {
-            return true;
-        }
-        let held = |envelope: &[u8], heard: Option<Duration>| HeldRecord {
-            envelope: envelope.to_vec(),
-            age_s: heard.map(|heard| {
-                let age = now.mono.saturating_sub(heard);
-                age.as_secs().try_into().unwrap_or(u32::MAX)
-            }),
-        };
-        let device = (row.header.root, row.header.dev);
-        let mut records = Vec::with_capacity(2);
-        // The listing goes first: a presence of unknown servers asks for them.
-        records.push(held(&row.envelope, row.heard));
-        if !self.hosts.contains(&device)
-            && let Some(presence) = directory.presences.get(&device)
-        {
-            records.push(held(&presence.envelope, Some(presence.heard)));
-        }
-        let bytes: usize = records.iter().map(HeldRecord::wire_bytes).sum();
-        if self.bytes + bytes > Response::RECORDS_BYTES_MAX {
-            return false;
-        }
-        self.bytes += bytes;
-        self.hosts.insert(device);
-        self.response.records.extend(records);
-        true
     }
 }
 

@@ -13,8 +13,11 @@ pub mod port;
 pub mod publisher;
 pub mod search;
 
-pub use actor::{Admitted, DirectoryClosed, DirectoryHandle, RowChange, start};
+pub use actor::{
+    Admitted, DirectoryClosed, DirectoryHandle, Lacking, RowChange, SharedChains, start,
+};
 pub use core::{
-    Admission, Directory, Judgement, Loaded, Moment, Refusal, RowStatus, RowView, Source, Stats,
+    Admission, Directory, Judgement, Loaded, Moment, Refusal, RowReach, RowStatus, RowView, Source,
+    Stats,
 };
 pub use search::{Query, Sort};

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use homehost_directory::{DirectoryHandle, Judgement, Source};
 use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, ReplyToken, RequestError};
 use homehost_protocol::gossip::decode_batch;
-use homehost_protocol::limits::{REPLICA_ROWS_MAX, RPC_IDS_MAX};
+use homehost_protocol::limits::{REPLICA_ROWS_MAX, RPC_CHAINS_MAX, RPC_IDS_MAX};
 use homehost_protocol::rpc::query::Query;
 use homehost_protocol::rpc::{Request, Response};
-use homehost_protocol::{NodeId, Scope, ServerId};
+use homehost_protocol::{NodeId, RootId, Scope, ServerId};
 use homehost_runtime::Shutdown;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -139,10 +139,11 @@ impl Exchange {
 
     async fn gossip(&mut self, from: NodeId, message: &[u8]) -> GossipVerdict {
         let Ok(envelopes) = decode_batch(message) else { return GossipVerdict::Reject };
-        let Ok((judgement, fetch)) = self.directory.admit_gossip(envelopes).await else {
+        let Ok((judgement, lacking)) = self.directory.admit_gossip(from, envelopes).await else {
             return GossipVerdict::Ignore;
         };
-        self.fetch(from, fetch);
+        self.fetch(from, lacking.servers);
+        self.fetch_chains(from, lacking.chains);
         match judgement {
             Judgement::Accept => GossipVerdict::Accept,
             Judgement::Ignore => GossipVerdict::Ignore,
@@ -152,16 +153,12 @@ impl Exchange {
 
     async fn answer(&self, request: Request, on_link: bool, reply: ReplyToken) {
         let response = match request {
-            Request::Query { cursor, .. } => self.directory.page(id_of(cursor), on_link).await,
-            Request::Reconcile { .. } | Request::Records { .. } | Request::Chains { .. } => {
-                Ok(Response::default())
-            }
-            Request::Get { ids } => self.directory.get(ids, on_link).await,
             Request::Offer { envelopes } => {
                 let source = Source::Peer { on_link, age: Some(Duration::ZERO) };
                 let offered = envelopes.into_iter().map(|bytes| (bytes, source)).collect();
                 self.directory.admit(offered).await.map(|_| Response::default())
             }
+            request => self.directory.answer(request, on_link).await,
         };
         if let Ok(response) = response {
             self.mesh.respond(reply, response).await;
@@ -198,6 +195,26 @@ impl Exchange {
             match mesh.request(from, Request::Get { ids }).await {
                 Ok(response) => drop(admit(&directory, response, on_link).await),
                 Err(error) => tracing::debug!(%from, "failed to fetch listings: {error}"),
+            }
+        });
+    }
+
+    /// Asks a peer for the key chains of roots whose records it passed on.
+    fn fetch_chains(&self, from: NodeId, mut roots: Vec<RootId>) {
+        roots.sort_unstable();
+        roots.dedup();
+        roots.truncate(RPC_CHAINS_MAX);
+        if roots.is_empty() {
+            return;
+        }
+        let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
+        let on_link = self.holders.get(&from).copied().unwrap_or(false);
+        let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
+        tokio::spawn(async move {
+            let _held = permit;
+            match mesh.request(from, Request::Chains { roots }).await {
+                Ok(response) => drop(admit(&directory, response, on_link).await),
+                Err(error) => tracing::debug!(%from, "failed to fetch key chains: {error}"),
             }
         });
     }

@@ -1,19 +1,23 @@
 //! The one way in: validated, in order, wanted.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use homehost_protocol::limits::{AHEAD_MAX, REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
 use homehost_protocol::record::Header;
-use homehost_protocol::validate::{IgnoreReason, NoChains, claimed_root};
+use homehost_protocol::validate::{IgnoreReason, claimed_root};
 use homehost_protocol::{
-    NetworkName, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing, Validated,
-    Verdict, validate,
+    NetworkName, NodeId, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing,
+    Validated, Verdict, validate,
 };
 
+use super::crowd::{Place, STRANGE_TOMBSTONES_MAX};
 use super::liveness::stale_after;
-use super::row::{self, HostPresence, Row, Stored};
-use super::{Device, Directory, Moment, Output};
+use super::pace::{Bucket, Buckets, Pace};
+use super::reach::HeldReach;
+use super::row::{self, HostPresence, KeyKind, Row, Stored};
+use super::{Device, Directory, Held, Moment, Output, RootRows};
 
 /// How a record came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,18 @@ pub enum Refusal {
     /// Its root needs a key chain that is not here.
     #[error("the key chain of its root is not known")]
     NeedChain,
+    /// It says who reached a server whose listing is not here.
+    #[error("its listing is not known yet")]
+    NoListing,
+    /// Its host says it too often.
+    #[error("its host says it too often")]
+    Pace,
+    /// The peer that brought it has brought many new roots lately.
+    #[error("its sender has brought many new roots lately")]
+    SenderQuota,
+    /// The block of its address has as many rows as it may have.
+    #[error("the block of its address has as many servers as it may have")]
+    PrefixQuota,
     /// Its addresses are not for this way of travelling.
     #[error("join addresses that do not belong on this network")]
     Scope,
@@ -104,17 +120,35 @@ impl Refusal {
         matches!(self, Self::Invalid(_) | Self::Scope)
     }
 
+    /// Whether the record will be turned down in an hour as well, so that it need
+    /// not be asked for again until then.
+    fn lasts(&self) -> bool {
+        match self {
+            Self::Known | Self::NeedChain | Self::NoListing | Self::Pace | Self::SenderQuota => {
+                false
+            }
+            Self::Ignored(reason) => *reason != IgnoreReason::Future,
+            _ => true,
+        }
+    }
+
     /// A short name for metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
             Self::Ignored(IgnoreReason::Expired) => "expired",
             Self::Ignored(IgnoreReason::Future) => "future",
+            Self::Ignored(IgnoreReason::RevokedKey) => "revoked_key",
+            Self::Ignored(IgnoreReason::KeyConflict) => "key_conflict",
             Self::Ignored(_) => "unknown_or_lax",
             Self::Known => "known",
             Self::Old => "old",
             Self::Equivocation => "equivocation",
             Self::NeedChain => "need_chain",
+            Self::NoListing => "no_listing",
+            Self::Pace => "pace",
+            Self::SenderQuota => "sender_quota",
+            Self::PrefixQuota => "prefix_quota",
             Self::Scope => "scope",
             Self::RootQuota => "root_quota",
             Self::Full => "full",
@@ -132,38 +166,67 @@ pub(super) fn scope_fits_everyone(network: &NetworkName, listing: &ServerListing
 impl Directory {
     /// Takes in what came as one gossip message, and judges the message: it
     /// holds rows of one root, all of them sound, and at least one is news.
-    pub fn admit_gossip(&mut self, envelopes: &[Vec<u8>], now: Moment) -> (Judgement, Vec<Output>) {
+    pub fn admit_gossip(
+        &mut self,
+        from: NodeId,
+        envelopes: &[Vec<u8>],
+        now: Moment,
+    ) -> (Judgement, Vec<Output>) {
         let mut outputs = Vec::new();
         let mut judgement = Judgement::Ignore;
         let mut root = None;
         for bytes in envelopes {
             if claimed_root(bytes).is_some_and(|of| *root.get_or_insert(of) != of) {
-                *self.refused.entry("several_roots").or_default() += 1;
+                self.count("several_roots");
                 return (Judgement::Reject, outputs);
+            }
+            let stranger = root.is_some_and(|root| !self.roots.contains_key(&root));
+            if stranger && self.senders.is_empty(&from, now.mono) {
+                self.count(Refusal::SenderQuota.label());
+                continue;
             }
             let (admission, more) = self.admit(bytes, Source::Gossip, now);
             outputs.extend(more);
             match admission {
-                Admission::New if judgement == Judgement::Ignore => judgement = Judgement::Accept,
+                Admission::New => {
+                    if stranger {
+                        self.senders.take(from, now.mono);
+                    }
+                    if judgement == Judgement::Ignore {
+                        judgement = Judgement::Accept;
+                    }
+                }
                 Admission::Refused(refusal) if refusal.is_blameworthy() => {
                     judgement = Judgement::Reject;
                 }
-                _ => {}
+                Admission::Refused(_) => {}
             }
         }
         (judgement, outputs)
     }
 
+    fn count(&mut self, label: &'static str) {
+        *self.refused.entry(label).or_default() += 1;
+    }
+
     /// Takes in one envelope, or says why not.
     pub fn admit(&mut self, bytes: &[u8], source: Source, now: Moment) -> (Admission, Vec<Output>) {
+        let id = RecId::of(bytes);
+        if self.ids.contains_key(&id) {
+            return self.confirm(id, source, bytes, now);
+        }
         let mut outputs = Vec::new();
-        let result = match validate(bytes, &self.network, &NoChains, now.wall) {
+        let result = match validate(bytes, &self.network, &self.chains, now.wall) {
             Verdict::Accept(validated) => {
                 self.admit_validated(bytes, *validated, source, now, &mut outputs)
             }
             Verdict::Reject(reason) => Err(Refusal::Invalid(reason.to_string())),
             Verdict::Ignore(reason) => Err(Refusal::Ignored(reason)),
-            Verdict::NeedChain(_) => Err(Refusal::NeedChain),
+            Verdict::NeedChain(root) => {
+                self.pen.add(root, bytes, source, now);
+                outputs.push(Output::FetchChain(root));
+                Err(Refusal::NeedChain)
+            }
         };
         let admission = match result {
             Ok(()) => {
@@ -171,22 +234,103 @@ impl Directory {
                 Admission::New
             }
             Err(refusal) => {
-                *self.refused.entry(refusal.label()).or_default() += 1;
+                self.count(refusal.label());
+                if refusal.lasts() && self.unwanted.len() < UNWANTED_MAX {
+                    self.unwanted.insert(id, now.mono + UNWANTED_FOR);
+                }
                 Admission::Refused(refusal)
             }
         };
         (admission, outputs)
     }
 
-    /// Takes in a row from disk.
-    pub fn load(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
-        let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
-        if !row::is_key_of(&self.network, key) {
-            // Another network's, where this node may return to.
-            let old = now.wall.since(stored.seen) > OTHER_NETWORK_KEPT;
-            return if old { Loaded::Damaged } else { Loaded::Elsewhere };
+    /// A record that is held has come again: no signature is checked twice.
+    fn confirm(
+        &mut self,
+        id: RecId,
+        source: Source,
+        bytes: &[u8],
+        now: Moment,
+    ) -> (Admission, Vec<Output>) {
+        let mut outputs = Vec::new();
+        // A peer that heard of a row that we have from disk confirms it.
+        if source != Source::Gossip
+            && let Some(Held::Row(server)) = self.ids.get(&id).copied()
+            && let Some(row) = self.rows.get_mut(&server)
+            && row.heard.is_none()
+            && row.envelope == bytes
+        {
+            row.heard = heard_at(source, &row.header, now);
+            if row.heard.is_some() {
+                outputs.push(Output::Changed(server));
+            }
         }
-        let validated = match validate(stored.envelope, &self.network, &NoChains, now.wall) {
+        self.count(Refusal::Known.label());
+        (Admission::Refused(Refusal::Known), outputs)
+    }
+
+    /// Takes in what lies on disk. The keys of the store may come in any order.
+    pub fn load_all(
+        &mut self,
+        mut stored: Vec<(Vec<u8>, Vec<u8>)>,
+        now: Moment,
+    ) -> Vec<(Vec<u8>, Loaded)> {
+        stored.sort_by_cached_key(|(key, _)| row::kind_of_key(&self.network, key));
+        stored
+            .into_iter()
+            .map(|(key, value)| {
+                let loaded = self.load(&key, &value, now);
+                (key, loaded)
+            })
+            .collect()
+    }
+
+    /// Takes in a record from disk; chains must come before what they sign.
+    pub fn load(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
+        match row::kind_of_key(&self.network, key) {
+            None => {
+                // Another network's, where this node may return to.
+                let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
+                let old = now.wall.since(stored.seen) > OTHER_NETWORK_KEPT;
+                if old { Loaded::Damaged } else { Loaded::Elsewhere }
+            }
+            Some(KeyKind::Listing) => self.load_row(key, value, now),
+            Some(KeyKind::Chain | KeyKind::Reach) => self.load_record(key, value, now),
+        }
+    }
+
+    fn load_record(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
+        let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
+        let validated = match validate(stored.envelope, &self.network, &self.chains, now.wall) {
+            Verdict::Accept(validated) => *validated,
+            Verdict::Ignore(IgnoreReason::Future) => return Loaded::Elsewhere,
+            _ => return Loaded::Damaged,
+        };
+        let root = validated.header.root;
+        let mut outputs = Vec::new();
+        match validated.record.clone() {
+            Record::KeyChain(body) if row::chain_key(&self.network, &root) == key => {
+                let bytes = stored.envelope;
+                match self.admit_chain(bytes, &validated, &body, None, now, &mut outputs) {
+                    Ok(()) => Loaded::Row,
+                    Err(_) => Loaded::Damaged,
+                }
+            }
+            Record::ReachAttest(reach) => {
+                let id = reach.id(&root);
+                if row::reach_key(&self.network, &id) != key || !self.rows.contains_key(&id) {
+                    return Loaded::Damaged;
+                }
+                self.hold_reach(id, HeldReach::new(stored.envelope, validated, &reach, None), now);
+                Loaded::Row
+            }
+            _ => Loaded::Damaged,
+        }
+    }
+
+    fn load_row(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
+        let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
+        let validated = match validate(stored.envelope, &self.network, &self.chains, now.wall) {
             Verdict::Accept(validated) => validated,
             // The clock may be wrong, and be set in a moment.
             Verdict::Ignore(IgnoreReason::Future) => return Loaded::Elsewhere,
@@ -212,6 +356,9 @@ impl Directory {
             seen: stored.seen,
             loaded: now.mono.saturating_sub(silent),
             stored_stale: stored.stale,
+            was_here: false,
+            place: None,
+            pace: Bucket::full(LISTING_PACE, now.mono),
         });
         Loaded::Row
     }
@@ -224,12 +371,21 @@ impl Directory {
         now: Moment,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
-        match &validated.record {
-            Record::ServerListing(_) => self.admit_listing(bytes, validated, source, now, outputs),
-            Record::Presence(_) => self.admit_presence(bytes, validated, source, now, outputs),
-            Record::KeyChain(_) | Record::HostAnnouncement(_) | Record::ReachAttest(_) => {
-                Err(Refusal::NotKept)
+        let heard = heard_at(source, &validated.header, now);
+        match validated.record.clone() {
+            Record::ServerListing(listing) => {
+                self.admit_listing(bytes, validated, listing, source, now, outputs)
             }
+            Record::Presence(presence) => {
+                self.admit_presence(bytes, &validated, presence, source, now, outputs)
+            }
+            Record::KeyChain(body) => {
+                self.admit_chain(bytes, &validated, &body, heard, now, outputs)
+            }
+            Record::ReachAttest(reach) => {
+                self.admit_reach(bytes, validated, &reach, heard, now, outputs)
+            }
+            Record::HostAnnouncement(_) => Err(Refusal::NotKept),
         }
     }
 
@@ -237,35 +393,36 @@ impl Directory {
         &mut self,
         bytes: &[u8],
         validated: Validated,
+        listing: ServerListing,
         source: Source,
         now: Moment,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
-        let Record::ServerListing(listing) = validated.record else { return Ok(()) };
         let header = validated.header;
         let id = listing.id(&header.root);
         self.check_scope(&listing, source)?;
         let heard = heard_at(source, &header, now);
         let mut first_seen = now.wall;
         let mut retain_until = header.expires().min(now.wall.plus(header.ttl));
+        let mut pace = Bucket::full(LISTING_PACE, now.mono);
+        let own = source == Source::Own;
         if let Some(row) = self.rows.get_mut(&id) {
-            if row.rec_id == validated.id {
-                // A peer that heard of a row that we have from disk confirms it.
-                if row.heard.is_none() && heard.is_some() && source != Source::Gossip {
-                    row.heard = heard;
-                    outputs.push(Output::Changed(id));
-                }
-                return Err(Refusal::Known);
-            }
             standing((row.header.order(), row.rec_id), (header.order(), validated.id))?;
+            // Who only switches a server on and off is slowed down when it is
+            // switched on.
+            let ends = listing.is_withdrawn() && !row.listing.is_withdrawn();
+            if !row.pace.take(LISTING_PACE, now.mono) && !own && !ends {
+                return Err(Refusal::Pace);
+            }
+            pace = row.pace;
             first_seen = row.first_seen;
             if listing.is_withdrawn() {
                 // The version that it takes back may live longer than the
                 // tombstone itself, if the host's clock went backwards.
                 retain_until = retain_until.max(row.retain_until);
             }
-        } else if source != Source::Own {
-            self.check_room(&header.root)?;
+        } else if !own {
+            self.make_room(&id, &header.root, &listing, now, outputs)?;
         }
         let stored = Stored { first_seen, seen: now.wall, stale: false, envelope: bytes };
         outputs.push(Output::Store { key: row::key(&self.network, &id), value: stored.encode() });
@@ -283,49 +440,68 @@ impl Directory {
             loaded: now.mono,
             retain_until,
             stored_stale: false,
+            was_here: false,
+            place: None,
+            pace,
         });
+        if let Some((_, held)) = self.strays.remove(&id) {
+            let stored = Stored::new(&held.envelope, now.wall);
+            let key = row::reach_key(&self.network, &id);
+            outputs.push(Output::Store { key, value: stored.encode() });
+            self.hold_reach(id, held, now);
+        }
         Ok(())
     }
 
     fn admit_presence(
         &mut self,
         bytes: &[u8],
-        validated: Validated,
+        validated: &Validated,
+        presence: Presence,
         source: Source,
         now: Moment,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
-        let Record::Presence(presence) = validated.record else { return Ok(()) };
         let device = (validated.header.root, validated.header.dev);
         let order = validated.header.order();
-        let before = self.presences.get(&device);
-        match before {
-            Some(before) => standing((before.order, before.rec_id), (order, validated.id))?,
+        let mut pace = Bucket::full(PRESENCE_PACE, now.mono);
+        match self.presences.get_mut(&device) {
+            Some(before) => {
+                standing((before.order, before.rec_id), (order, validated.id))?;
+                if !before.pace.take(PRESENCE_PACE, now.mono) && source != Source::Own {
+                    return Err(Refusal::Pace);
+                }
+                pace = before.pace;
+                let old = before.rec_id;
+                self.ids.remove(&old);
+            }
             None => self.make_room_for(device)?,
         }
         let missing = self.missing(&device.0, &presence);
         if !missing.is_empty() {
             outputs.push(Output::Fetch(missing));
         }
-        if let Some(ids) = self.of_root.get(&device.0) {
-            outputs.extend(ids.iter().map(|id| Output::Changed(*id)));
+        if let Some(rows) = self.roots.get(&device.0) {
+            outputs.extend(rows.ids.iter().map(|id| Output::Changed(*id)));
         }
         let heard = heard_at(source, &validated.header, now).unwrap_or_default();
         let envelope = bytes.to_vec();
         let rec_id = validated.id;
-        let presence = HostPresence { order, rec_id, presence, envelope, heard };
+        let issued = validated.header.issued;
+        let presence = HostPresence { order, rec_id, issued, pace, presence, envelope, heard };
+        self.ids.insert(rec_id, Held::Presence(device));
         self.presences.insert(device, presence);
         Ok(())
     }
 
     /// The servers of a presence whose live listing is not here.
     fn missing(&self, root: &RootId, presence: &Presence) -> Vec<ServerId> {
-        let known = self.of_root.get(root);
+        let known = self.roots.get(root);
         presence
             .servers
             .iter()
             .map(|server| server.id)
-            .filter(|id| !known.is_some_and(|ids| ids.contains(id)))
+            .filter(|id| !known.is_some_and(|rows| rows.ids.contains(id)))
             .collect()
     }
 
@@ -349,7 +525,7 @@ impl Directory {
     /// Makes room for the presence of a device that has none yet. Presences of
     /// roots without a row make way for one another and for nobody else.
     fn make_room_for(&mut self, device: Device) -> Result<(), Refusal> {
-        if self.of_root.contains_key(&device.0) {
+        if self.roots.contains_key(&device.0) {
             // A device a row is the most that honest hosts need.
             let full = self.presences.len() >= REPLICA_ROWS_MAX + STRANGERS_MAX;
             return if full { Err(Refusal::Full) } else { Ok(()) };
@@ -358,29 +534,87 @@ impl Directory {
         while self.strangers.len() > STRANGERS_MAX
             && let Some(oldest) = self.strangers.pop_front()
         {
-            if !self.of_root.contains_key(&oldest.0) {
-                self.presences.remove(&oldest);
+            if !self.roots.contains_key(&oldest.0)
+                && let Some(presence) = self.presences.remove(&oldest)
+            {
+                self.ids.remove(&presence.rec_id);
             }
         }
         Ok(())
     }
 
-    fn check_room(&self, root: &RootId) -> Result<(), Refusal> {
-        if self.of_root.get(root).is_some_and(|ids| ids.len() >= ROWS_PER_ROOT_MAX) {
+    /// Makes room for a row that is new here, if it may have any.
+    fn make_room(
+        &mut self,
+        id: &ServerId,
+        root: &RootId,
+        listing: &ServerListing,
+        now: Moment,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let rows = self.roots.get(root);
+        if rows.is_some_and(|rows| rows.ids.len() >= ROWS_PER_ROOT_MAX) {
             return Err(Refusal::RootQuota);
         }
-        if self.rows.len() >= REPLICA_ROWS_MAX {
-            return Err(Refusal::Full);
+        let root_seen = rows.map_or(now.wall, |rows| rows.first_seen);
+        if listing.is_withdrawn() {
+            let full = self.strange_tombstones >= STRANGE_TOMBSTONES_MAX;
+            return if full { Err(Refusal::Full) } else { Ok(()) };
+        }
+        let proved = self.stray_proof(id, listing, now) > 0;
+        for evicted in self.crowd.make_way(&Place::of(listing, root_seen, proved))? {
+            self.count("evicted");
+            self.forget_row(&evicted, outputs);
         }
         Ok(())
     }
 
-    fn put_row(&mut self, row: Row) {
-        self.drop_row(&row.id);
+    fn put_row(&mut self, mut row: Row) {
+        let before = self.drop_row(&row.id);
+        let strange = before.as_ref().is_none_or(Row::is_strange);
+        let place = before.as_ref().and_then(|row| row.place.as_ref());
+        let proved = place.is_some_and(|place| place.proved);
+        let rows = self
+            .roots
+            .entry(row.header.root)
+            .or_insert_with(|| RootRows { ids: BTreeSet::new(), first_seen: row.first_seen });
+        rows.first_seen = rows.first_seen.min(row.first_seen);
+        rows.ids.insert(row.id);
+        if row.listing.is_withdrawn() {
+            row.was_here = !strange;
+        } else {
+            let place = Place::of(&row.listing, rows.first_seen, proved);
+            self.crowd.add(row.id, &place);
+            row.place = Some(place);
+        }
         self.live_listings += usize::from(!row.listing.is_withdrawn());
-        self.of_root.entry(row.header.root).or_default().insert(row.id);
+        self.strange_tombstones += usize::from(row.is_strange());
+        self.ids.insert(row.rec_id, Held::Row(row.id));
         self.rows.insert(row.id, row);
     }
+}
+
+/// How often a host may say a row anew: it changes its mind, it is no metronome.
+const LISTING_PACE: Pace = Pace { burst: 16, every: Duration::from_secs(10) };
+
+/// How often a device may speak of its players.
+const PRESENCE_PACE: Pace = Pace { burst: 16, every: Duration::from_secs(3) };
+
+/// New roots that one peer may bring by gossip; reconciliation brings the rest,
+/// at this node's own pace.
+const SENDER_PACE: Pace = Pace { burst: 512, every: Duration::from_millis(200) };
+
+/// Senders that are remembered: more than can be connected.
+const SENDERS_MAX: usize = 1024;
+
+/// Records that were turned down and are remembered.
+const UNWANTED_MAX: usize = 16_384;
+
+/// How long they are: until the reconciliation after next.
+const UNWANTED_FOR: Duration = Duration::from_secs(30 * 60);
+
+pub(super) fn senders() -> Buckets<NodeId> {
+    Buckets::new(SENDER_PACE, SENDERS_MAX)
 }
 
 /// Rows of one root, tombstones included: what its device may run, and as many
@@ -396,7 +630,7 @@ const OTHER_NETWORK_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Whether a record replaces the one that stands: the higher order does, and of
 /// two with one order the lower id.
-fn standing(
+pub(super) fn standing(
     (old, old_id): ((u16, u64), RecId),
     (new, new_id): ((u16, u64), RecId),
 ) -> Result<(), Refusal> {

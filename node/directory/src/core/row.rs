@@ -8,6 +8,9 @@ use homehost_protocol::{
     JoinAddress, NetworkName, Presence, RecId, RootId, ServerId, ServerListing, UnixMillis,
 };
 
+use super::crowd::Place;
+use super::pace::Bucket;
+use super::reach::RowReach;
 use super::{Directory, Moment};
 
 /// One listing or tombstone.
@@ -35,9 +38,20 @@ pub(super) struct Row {
     pub(super) text: String,
     /// Whether the row on disk says that its host is silent.
     pub(super) stored_stale: bool,
+    /// For a tombstone: whether the server was here before it.
+    pub(super) was_here: bool,
+    /// Where it counts; none for a tombstone.
+    pub(super) place: Option<Place>,
+    /// How often its host may say it anew.
+    pub(super) pace: Bucket,
 }
 
 impl Row {
+    /// Whether it is the tombstone of a server that was never here.
+    pub(super) fn is_strange(&self) -> bool {
+        self.listing.is_withdrawn() && !self.was_here
+    }
+
     /// The lower-case name.
     pub(super) fn name(&self) -> &str {
         self.text.split('\n').next().unwrap_or_default()
@@ -49,6 +63,8 @@ impl Row {
 pub(super) struct HostPresence {
     pub(super) order: (u16, u64),
     pub(super) rec_id: RecId,
+    pub(super) issued: UnixMillis,
+    pub(super) pace: Bucket,
     pub(super) presence: Presence,
     pub(super) envelope: Vec<u8>,
     pub(super) heard: Duration,
@@ -88,6 +104,12 @@ pub struct RowView {
     pub slots: Option<u16>,
     /// Status.
     pub status: RowStatus,
+    /// Who reached it.
+    pub reach: RowReach,
+    /// How far up it stands before anything else is looked at (spec/directory §4).
+    pub standing: u8,
+    /// Whether its root's key chains contradict each other.
+    pub key_conflict: bool,
     /// Whether the network has spoken of it since this node started; a row from
     /// disk has not been confirmed yet.
     pub confirmed: bool,
@@ -125,6 +147,9 @@ impl Directory {
                 .and_then(|presence| presence.players),
             slots: now_says.and_then(|presence| presence.slots).or(row.listing.slots),
             status,
+            reach: self.reach_of(row, now.wall),
+            standing: self.standing_of(row, now),
+            key_conflict: self.chains.is_in_conflict(&row.header.root),
             confirmed: row.heard.is_some() || now_says.is_some(),
             issued: row.header.issued,
             first_seen: row.first_seen,
@@ -158,13 +183,37 @@ pub(super) fn key(network: &NetworkName, id: &ServerId) -> Vec<u8> {
     [network.as_str().as_bytes(), b"/", id.as_ref()].concat()
 }
 
-/// Whether a key of the replica is of a network.
-pub(super) fn is_key_of(network: &NetworkName, key: &[u8]) -> bool {
-    let rest = key.strip_prefix(network.as_str().as_bytes());
-    rest.is_some_and(|rest| rest.len() == 1 + ServerId::LEN && rest[0] == b'/')
+/// Key of a root's chain in the replica.
+pub(super) fn chain_key(network: &NetworkName, root: &RootId) -> Vec<u8> {
+    [network.as_str().as_bytes(), b"/k", root.as_ref()].concat()
 }
 
-/// A row as it lies in the replica.
+/// Key of a server's reach record in the replica.
+pub(super) fn reach_key(network: &NetworkName, id: &ServerId) -> Vec<u8> {
+    [network.as_str().as_bytes(), b"/r", id.as_ref()].concat()
+}
+
+/// What lies under a key of the replica, in the order in which it is read:
+/// chains before what they sign, listings before who reached them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum KeyKind {
+    Chain,
+    Listing,
+    Reach,
+}
+
+/// What a key of the replica is of, if it is of this network.
+pub(super) fn kind_of_key(network: &NetworkName, key: &[u8]) -> Option<KeyKind> {
+    let rest = key.strip_prefix(network.as_str().as_bytes())?.strip_prefix(b"/")?;
+    match (rest.len() - ServerId::LEN.min(rest.len()), rest.first()?) {
+        (0, _) if rest.len() == ServerId::LEN => Some(KeyKind::Listing),
+        (1, b'k') => Some(KeyKind::Chain),
+        (1, b'r') => Some(KeyKind::Reach),
+        _ => None,
+    }
+}
+
+/// A record as it lies in the replica; only rows are ever stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stored<'a> {
     pub(super) first_seen: UnixMillis,
@@ -174,6 +223,11 @@ pub(super) struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
+    /// A record that is seen at this moment for the first time.
+    pub(super) fn new(envelope: &'a [u8], now: UnixMillis) -> Self {
+        Self { first_seen: now, seen: now, stale: false, envelope }
+    }
+
     /// The bytes: version, flags, first seen, seen (Unix milliseconds, big
     /// endian), envelope.
     pub(super) fn encode(&self) -> Vec<u8> {

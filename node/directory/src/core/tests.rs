@@ -1,10 +1,15 @@
 //! What the directory takes in, keeps, and says of a row's life.
 
+mod floods;
+mod keys;
+
 use super::*;
 use homehost_protocol::keys::{DeviceKey, KeyDigest};
 use homehost_protocol::record::RecordSigner;
 use homehost_protocol::record::listing::ListingState;
 use homehost_protocol::record::presence::ServerPresence;
+use homehost_protocol::rpc::{Request, Response};
+use homehost_protocol::validate::IgnoreReason;
 use homehost_protocol::{Presence, RecId, Record, ServerListing, ServerNonce};
 
 use crate::search::{Query, Sort};
@@ -38,7 +43,7 @@ fn listing(n: u8) -> ServerListing {
         region: None,
         language: None,
         game_version: None,
-        addresses: vec!["8.8.8.8:30000/udp".parse().expect("an address")],
+        addresses: vec![format!("8.8.{n}.8:30000/udp").parse().expect("an address")],
         slots: Some(20),
         flags: None,
         plugin_set: None,
@@ -342,9 +347,10 @@ fn pages_hold_every_row_once_and_fit_a_response() {
     let mut after = None;
     let mut pages = 0;
     loop {
-        let page = directory.page(after, false, moment(2));
+        let request = Request::Query { query: Default::default(), cursor: after };
+        let page = directory.answer(&request, false, moment(2));
         pages += 1;
-        let next = page.cursor.clone().map(|id| ServerId(id.try_into().expect("an id")));
+        let next = page.cursor.clone();
         let bytes = page.encode();
         assert!(
             bytes.len() <= homehost_protocol::limits::RPC_RESPONSE_BYTES_MAX,
@@ -422,7 +428,7 @@ fn gossip_is_judged_as_a_whole() {
     let now = moment(5);
     let judge = |directory: &mut Directory, batch: &[&[u8]]| {
         let batch: Vec<_> = batch.iter().map(|bytes| bytes.to_vec()).collect();
-        directory.admit_gossip(&batch, now).0
+        directory.admit_gossip(NodeId([1; 32]), &batch, now).0
     };
     let (a, b) = (sign(1, listing(1), 0), sign(1, listing(2), 0));
     let mut bad = b.clone();

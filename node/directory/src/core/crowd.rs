@@ -1,0 +1,220 @@
+//! Who makes room for whom when the replica is full (spec/directory §3).
+//!
+//! Roots cost nothing and an address can be claimed by anybody, so neither
+//! alone can be counted on. Rows are counted by the block of their first
+//! address, rows that witnesses proved apart from those that nobody did: a
+//! claim never pushes out a proof.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use homehost_protocol::limits::REPLICA_ROWS_MAX;
+use homehost_protocol::{Scope, ServerId, ServerListing, UnixMillis};
+
+use super::Refusal;
+
+/// Rows that nobody proved, of all: a quarter.
+pub(super) const UNPROVED_MAX: usize = REPLICA_ROWS_MAX / 4;
+
+/// Tombstones of servers that were never here: a sixteenth.
+pub(super) const STRANGE_TOMBSTONES_MAX: usize = REPLICA_ROWS_MAX / 16;
+
+/// Rows of one address and of one block that nobody proved.
+const UNPROVED_PER_ADDRESS: usize = 16;
+const UNPROVED_PER_BLOCK: usize = 32;
+
+/// Rows of one address and of one block that were proved: what one device may
+/// run, and four such devices.
+const PROVED_PER_ADDRESS: usize = 64;
+const PROVED_PER_BLOCK: usize = 256;
+
+/// What one party plausibly controls: /24 of IPv4, /48 of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Block {
+    V4([u8; 3]),
+    V6([u8; 6]),
+}
+
+impl Block {
+    fn of(ip: IpAddr) -> Option<Self> {
+        // Loopback and on-link addresses are told by near peers only, and a LAN
+        // party is one block.
+        if Scope::of(ip) != Scope::Global {
+            return None;
+        }
+        Some(match ip {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, ..] = ip.octets();
+                Self::V6([a, b, c, d, e, f])
+            }
+        })
+    }
+}
+
+/// Where a row counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) proved: bool,
+    /// When its root was first seen.
+    pub(super) root_seen: UnixMillis,
+    ip: Option<IpAddr>,
+}
+
+impl Place {
+    pub(super) fn of(listing: &ServerListing, root_seen: UnixMillis, proved: bool) -> Self {
+        let ip = listing.addresses.first().map(|address| address.socket.ip());
+        Self { proved, root_seen, ip }
+    }
+
+    fn block(&self) -> Option<Block> {
+        self.ip.and_then(Block::of)
+    }
+}
+
+/// A row in order of age of its root, the youngest last.
+type Seat = (UnixMillis, ServerId);
+
+/// Proved or unproved rows.
+#[derive(Debug, Default)]
+struct Rows {
+    seats: BTreeSet<Seat>,
+    blocks: BTreeMap<Block, BTreeMap<Seat, IpAddr>>,
+    /// Blocks by the number of their rows.
+    sizes: BTreeSet<(usize, Block)>,
+}
+
+impl Rows {
+    fn add(&mut self, id: ServerId, place: &Place) {
+        let seat = (place.root_seen, id);
+        self.seats.insert(seat);
+        if let (Some(block), Some(ip)) = (place.block(), place.ip) {
+            self.resize(block, |rows| {
+                rows.insert(seat, ip);
+            });
+        }
+    }
+
+    fn remove(&mut self, id: ServerId, place: &Place) {
+        let seat = (place.root_seen, id);
+        self.seats.remove(&seat);
+        if let Some(block) = place.block() {
+            self.resize(block, |rows| {
+                rows.remove(&seat);
+            });
+        }
+    }
+
+    fn resize(&mut self, block: Block, change: impl FnOnce(&mut BTreeMap<Seat, IpAddr>)) {
+        let rows = self.blocks.entry(block).or_default();
+        self.sizes.remove(&(rows.len(), block));
+        change(rows);
+        if rows.is_empty() {
+            self.blocks.remove(&block);
+        } else {
+            self.sizes.insert((rows.len(), block));
+        }
+    }
+
+    /// The youngest row of the block, of one address or of all, with how many
+    /// there are.
+    fn youngest_of(&self, block: Block, ip: Option<IpAddr>) -> (usize, Option<ServerId>) {
+        let Some(rows) = self.blocks.get(&block) else { return (0, None) };
+        let of = |at: &&IpAddr| ip.is_none_or(|ip| **at == ip);
+        let count = rows.values().filter(of).count();
+        let youngest = rows.iter().rev().find(|(_, at)| of(at)).map(|((_, id), _)| *id);
+        (count, youngest)
+    }
+
+    /// The youngest row of the most crowded block, if it is more crowded than
+    /// `block` would be.
+    fn of_crowd(&self, block: Option<Block>) -> Option<ServerId> {
+        let (count, crowded) = self.sizes.last().copied()?;
+        let own = block.map_or(0, |block| self.blocks.get(&block).map_or(0, BTreeMap::len));
+        (count > own + 1).then(|| self.youngest_of(crowded, None).1)?
+    }
+}
+
+/// All rows but tombstones, by place.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    proved: Rows,
+    unproved: Rows,
+}
+
+impl Crowd {
+    fn rows(&mut self, proved: bool) -> &mut Rows {
+        if proved { &mut self.proved } else { &mut self.unproved }
+    }
+
+    pub(super) fn add(&mut self, id: ServerId, place: &Place) {
+        self.rows(place.proved).add(id, place);
+    }
+
+    pub(super) fn remove(&mut self, id: ServerId, place: &Place) {
+        self.rows(place.proved).remove(id, place);
+    }
+
+    pub(super) fn proved(&self) -> usize {
+        self.proved.seats.len()
+    }
+
+    /// Whether a new row may come in, and which rows make way for it.
+    ///
+    /// # Errors
+    /// When nobody does.
+    pub(super) fn make_way(&self, place: &Place) -> Result<Vec<ServerId>, Refusal> {
+        let mut evicted = Vec::new();
+        if place.proved {
+            self.check_block(&self.proved, place, (PROVED_PER_ADDRESS, PROVED_PER_BLOCK), None)?;
+            if self.proved.seats.len() + self.unproved.seats.len() >= REPLICA_ROWS_MAX {
+                let unproved = self.unproved.of_crowd(None);
+                let youngest = || self.unproved.seats.last().map(|(_, id)| *id);
+                let crowd = || self.proved.of_crowd(place.block());
+                let way = unproved.or_else(youngest).or_else(crowd);
+                evicted.push(way.ok_or(Refusal::Full)?);
+            }
+        } else {
+            let most = (UNPROVED_PER_ADDRESS, UNPROVED_PER_BLOCK);
+            let way = self.check_block(&self.unproved, place, most, Some(place.root_seen))?;
+            evicted.extend(way);
+            let total = self.proved.seats.len() + self.unproved.seats.len();
+            let full = self.unproved.seats.len() >= UNPROVED_MAX || total >= REPLICA_ROWS_MAX;
+            if full && evicted.is_empty() {
+                let young = self.unproved.seats.last().filter(|(seen, _)| *seen > place.root_seen);
+                let way = self.unproved.of_crowd(place.block()).or(young.map(|(_, id)| *id));
+                evicted.push(way.ok_or(Refusal::Full)?);
+            }
+        }
+        Ok(evicted)
+    }
+
+    /// Checks the share of an address and its block; a row of an older root takes
+    /// the place of a younger one's.
+    fn check_block(
+        &self,
+        rows: &Rows,
+        place: &Place,
+        (per_address, per_block): (usize, usize),
+        root_seen: Option<UnixMillis>,
+    ) -> Result<Option<ServerId>, Refusal> {
+        let Some(block) = place.block() else { return Ok(None) };
+        for (ip, most) in [(place.ip, per_address), (None, per_block)] {
+            let (count, youngest) = rows.youngest_of(block, ip);
+            if count >= most {
+                let younger = youngest.filter(|id| {
+                    root_seen.is_some_and(|seen| {
+                        let seats = self.unproved.blocks.get(&block);
+                        let of = seats.and_then(|s| s.keys().find(|(_, at)| at == id));
+                        of.is_some_and(|(at, _)| *at > seen)
+                    })
+                });
+                return younger.map(Some).ok_or(Refusal::PrefixQuota);
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,139 @@
+//! A root's keys change: what was signed with ended keys goes, what waited for
+//! new ones comes in (spec/directory §2).
+
+use std::time::Duration;
+
+use homehost_protocol::validate::KeyState;
+use homehost_protocol::{Chain, KeyChain, KeyChains, RootId, Validated};
+
+use super::chains::{HeldChain, Learned};
+use super::{Directory, Held, Moment, Output, Refusal, row};
+
+impl Directory {
+    /// The standing key chain of a root, if it is here.
+    pub fn chain(&self, root: &RootId) -> Option<&Chain> {
+        self.chains.chain(root)
+    }
+
+    /// Whether a root's key chains contradict each other.
+    pub fn is_in_conflict(&self, root: &RootId) -> bool {
+        self.chains.is_in_conflict(root)
+    }
+
+    /// The roots whose chains are here.
+    pub fn chain_roots(&self) -> Vec<RootId> {
+        self.chains.all().map(|held| held.chain.root()).collect()
+    }
+
+    /// The standing chain of a root, and whether another contradicts it.
+    pub(crate) fn keys_of(&self, root: &RootId) -> Option<(Chain, bool)> {
+        self.chain(root).map(|chain| (chain.clone(), self.is_in_conflict(root)))
+    }
+
+    pub(super) fn admit_chain(
+        &mut self,
+        bytes: &[u8],
+        validated: &Validated,
+        body: &KeyChain,
+        heard: Option<Duration>,
+        now: Moment,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let chain = Chain::verify(body).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let root = chain.root();
+        let before: Vec<_> = self.chains.records(&root).map(|held| held.rec_id).collect();
+        let learned = self.chains.learn(HeldChain {
+            chain,
+            rec_id: validated.id,
+            seq: validated.header.seq,
+            issued: validated.header.issued,
+            expires: validated.header.expires(),
+            envelope: bytes.to_vec(),
+            heard,
+        })?;
+        if before.is_empty() && !self.roots.contains_key(&root) {
+            let roots = &self.roots;
+            if let Some(gone) = self.chains.stranger(root, |root| roots.contains_key(root)) {
+                self.forget_chain(gone, outputs);
+            }
+        }
+        for id in &before {
+            self.ids.remove(id);
+        }
+        let held: Vec<_> = self.chains.records(&root).map(|held| held.rec_id).collect();
+        for (slot, id) in held.into_iter().enumerate() {
+            self.ids.insert(id, Held::Chain(root, slot));
+        }
+        self.store_chain(root, now, outputs);
+        match learned {
+            Learned::Fresh => {}
+            Learned::Rival => {
+                let ids = self.roots.get(&root).map(|rows| rows.ids.clone()).unwrap_or_default();
+                outputs.extend(ids.into_iter().map(Output::Changed));
+                outputs.push(Output::Keys(root));
+            }
+            Learned::Keys => {
+                self.drop_ended(root, outputs);
+                outputs.push(Output::Keys(root));
+                for penned in self.pen.release(&root) {
+                    outputs.extend(self.admit(&penned.bytes, penned.source, now).1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what stands on disk; a rival is found again among peers.
+    fn store_chain(&self, root: RootId, now: Moment, outputs: &mut Vec<Output>) {
+        if let Some(held) = self.chains.records(&root).next() {
+            let stored = row::Stored::new(&held.envelope, now.wall);
+            let key = row::chain_key(&self.network, &root);
+            outputs.push(Output::Store { key, value: stored.encode() });
+        }
+    }
+
+    pub(super) fn forget_chain(&mut self, root: RootId, outputs: &mut Vec<Output>) {
+        self.ids.retain(|_, held| !matches!(held, Held::Chain(of, _) if *of == root));
+        outputs.push(Output::Forget { key: row::chain_key(&self.network, &root) });
+        outputs.push(Output::Keys(root));
+    }
+
+    /// Drops everything of a root that a key signed which signs no longer.
+    fn drop_ended(&mut self, root: RootId, outputs: &mut Vec<Output>) {
+        let ended = |epoch, dev| {
+            !matches!(
+                self.chains.signing_key(&root, epoch, dev),
+                KeyState::Valid(_) | KeyState::Contested(_) | KeyState::Unknown
+            )
+        };
+        let ids = self.roots.get(&root).map(|rows| rows.ids.clone()).unwrap_or_default();
+        let rows: Vec<_> = ids
+            .iter()
+            .filter(|id| self.rows.get(id).is_some_and(|r| ended(r.header.key_epoch, r.header.dev)))
+            .copied()
+            .collect();
+        let reach: Vec<_> = ids
+            .iter()
+            .filter(|id| {
+                self.reach.get(id).is_some_and(|r| ended(r.header.key_epoch, r.header.dev))
+            })
+            .copied()
+            .collect();
+        let presences: Vec<_> = self
+            .presences
+            .iter()
+            .filter(|(device, presence)| device.0 == root && ended(presence.order.0, device.1))
+            .map(|(device, presence)| (*device, presence.rec_id))
+            .collect();
+        for (device, rec_id) in presences {
+            self.presences.remove(&device);
+            self.ids.remove(&rec_id);
+        }
+        for id in reach {
+            self.drop_reach(&id, outputs);
+        }
+        for id in rows {
+            self.forget_row(&id, outputs);
+        }
+    }
+}

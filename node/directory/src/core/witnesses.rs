@@ -1,0 +1,125 @@
+//! Whose word counts that a server was reached (spec/directory §3).
+//!
+//! Anyone can make any number of node keys. A witness counts when this node met
+//! it itself, one for each block of addresses, or when it has been heard of for
+//! a day; and each for a bounded number of rows.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use homehost_protocol::{NodeId, Scope};
+
+/// Witnesses that are remembered.
+const KNOWN_MAX: usize = 16_384;
+
+/// How long after it was last met a node still counts as met.
+const MET_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a witness must have been heard of to count without being met.
+const OLD_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// How long after it was last heard of a witness is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(48 * 3600);
+
+/// Rows for which one witness counts: what an honest one can look at within the
+/// life of its word, and a bound on what a liar with an address is worth.
+pub(super) const ROWS_PER_WITNESS: u16 = 512;
+
+/// Where a node was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Net {
+    V4([u8; 2]),
+    V6([u8; 4]),
+}
+
+fn net_of(ip: IpAddr) -> Option<Net> {
+    if Scope::of(ip) != Scope::Global {
+        return None;
+    }
+    Some(match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, _, _] = ip.octets();
+            Net::V4([a, b])
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.octets();
+            Net::V6([a, b, c, d])
+        }
+    })
+}
+
+#[derive(Debug)]
+struct Known {
+    first_heard: Duration,
+    last_heard: Duration,
+    met: Option<Duration>,
+    /// None for a near node, which counts by itself.
+    net: Option<Net>,
+    rows: u16,
+}
+
+/// The nodes that may be witnesses.
+#[derive(Debug, Default)]
+pub(super) struct Witnesses {
+    known: HashMap<NodeId, Known>,
+}
+
+impl Witnesses {
+    /// This node is connected to that one.
+    pub(super) fn met(&mut self, node: NodeId, ip: Option<IpAddr>, now: Duration) {
+        if let Some(known) = self.entry(node, now) {
+            known.met = Some(now);
+            known.net = ip.and_then(net_of);
+        }
+    }
+
+    /// A record names this witness.
+    pub(super) fn heard(&mut self, node: NodeId, now: Duration) {
+        if let Some(known) = self.entry(node, now) {
+            known.last_heard = now;
+        }
+    }
+
+    fn entry(&mut self, node: NodeId, now: Duration) -> Option<&mut Known> {
+        if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&node) {
+            return None;
+        }
+        let new = Known { first_heard: now, last_heard: now, met: None, net: None, rows: 0 };
+        Some(self.known.entry(node).or_insert(new))
+    }
+
+    /// Forgets who has not been heard of for long.
+    pub(super) fn tick(&mut self, now: Duration) {
+        self.known.retain(|_, known| {
+            known.last_heard.max(known.met.unwrap_or_default()) + FORGET_AFTER > now
+        });
+    }
+
+    /// Begins to count anew for how many rows each is used.
+    pub(super) fn recount(&mut self) {
+        self.known.values_mut().for_each(|known| known.rows = 0);
+    }
+
+    /// How many of these count for one row.
+    pub(super) fn credible(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeId>,
+        now: Duration,
+    ) -> u8 {
+        let mut count = 0_u8;
+        let mut nets = Vec::new();
+        for node in nodes {
+            let Some(known) = self.known.get_mut(&node) else { continue };
+            let met = known.met.is_some_and(|at| at + MET_FOR > now);
+            let old = known.first_heard + OLD_AFTER <= now;
+            let distinct = known.net.is_none_or(|net| !nets.contains(&net));
+            if (met || old) && distinct && known.rows < ROWS_PER_WITNESS {
+                known.rows += 1;
+                nets.extend(known.net);
+                count += 1;
+            }
+        }
+        count
+    }
+}
