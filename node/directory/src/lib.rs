@@ -11,6 +11,7 @@ mod actor;
 pub mod core;
 pub mod port;
 pub mod publisher;
+pub mod reconcile;
 pub mod search;
 
 pub use actor::{
