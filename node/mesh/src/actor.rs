@@ -5,6 +5,7 @@
 //! reader or a peer.
 
 mod connections;
+mod dht;
 mod gossip;
 mod routing;
 mod rpc;
@@ -23,14 +24,18 @@ use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::dht::Dht;
+pub(crate) use self::dht::DhtCommand;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
 use crate::dial_gate::DialRules;
 use crate::discovery::Discovery;
 use crate::gossip::Topics;
 use crate::handle::{Command, RequestError};
 use crate::metrics::Metrics;
+use crate::node_id::peer_of;
 use crate::outbox::Outbox;
 use crate::peers::Peers;
+use crate::standing::Standing;
 use crate::token_bucket::Budgets;
 use crate::{MeshEvent, MeshStatus, Role, codec};
 
@@ -83,7 +88,9 @@ pub(crate) struct Actor {
     discovery: Discovery,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
-    /// Peers of other networks and when they are forgotten, oldest first.
+    standing: Standing,
+    dht: Dht,
+    /// Refused peers and when they are forgotten, oldest first.
     refused: VecDeque<(PeerId, Instant)>,
     /// Failed dials in a row to peers of the routing table.
     dial_failures: HashMap<PeerId, u8>,
@@ -111,6 +118,8 @@ impl Actor {
             peers: Peers::default(),
             discovery: Discovery::new(parts.role, Instant::now()),
             gossip_peers: BTreeSet::new(),
+            standing: Standing::default(),
+            dht: Dht::new(Instant::now()),
             refused: VecDeque::new(),
             dial_failures: HashMap::new(),
             requests: HashMap::new(),
@@ -139,7 +148,7 @@ impl Actor {
 
     /// When there is something to do by the clock.
     fn wake(&self, now: Instant) -> Instant {
-        let mut wake = self.discovery.next(now);
+        let mut wake = self.discovery.next(now).min(self.dht.next());
         if let Some((_, at)) = self.refused.front() {
             wake = wake.min(*at);
         }
@@ -155,6 +164,7 @@ impl Actor {
             self.tell_status(now);
         }
         self.forgive(now);
+        self.tend_dht(now);
         self.discover(now);
     }
 
@@ -187,6 +197,13 @@ impl Actor {
             Command::Judge { token, verdict } => self.judge(&token, verdict),
             Command::Request { to, request, reply } => self.ask(to, request, reply),
             Command::Respond { reply, response } => self.respond(reply, response),
+            Command::Dht(command) => self.obey_dht(command),
+            Command::Truth { node, truth } => self.set_truth(node, truth),
+            Command::Blame { node, misdeed } => {
+                if let Some(peer) = peer_of(node) {
+                    self.misdeed(peer, misdeed);
+                }
+            }
         }
     }
 

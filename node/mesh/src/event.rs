@@ -97,6 +97,17 @@ pub enum GossipVerdict {
     Reject,
 }
 
+/// What no honest node does. A few in a row end the connection for ten minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Misdeed {
+    /// It passed on a record that no honest node could have passed on.
+    InvalidRecord,
+    /// It did not give what it had said that it has.
+    Withheld,
+    /// It answered with what cannot be an answer.
+    Nonsense,
+}
+
 /// The way back of one request. Dropping it refuses to answer.
 pub struct ReplyToken {
     pub(crate) channel: ResponseChannel<Response>,

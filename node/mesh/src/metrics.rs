@@ -7,8 +7,8 @@ use prometheus_client::registry::Registry;
 
 use libp2p::metrics::{Metrics as Libp2pMetrics, Recorder};
 
-use crate::GossipVerdict;
 use crate::discovery::Counts;
+use crate::{GossipVerdict, Misdeed};
 
 type Label = [(&'static str, &'static str); 1];
 
@@ -25,6 +25,15 @@ pub(crate) enum RpcRefusal {
     Unanswered,
 }
 
+/// Why a peer is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unwanted {
+    /// It is of another network.
+    Network,
+    /// It did a few times what no honest node does.
+    Misdeeds,
+}
+
 /// What became of a gossip message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GossipFate {
@@ -39,6 +48,9 @@ pub(crate) struct Metrics {
     gossip: Family<Label, Counter>,
     rpc_refused: Family<Label, Counter>,
     connections_refused: Family<Label, Counter>,
+    dht_puts: Family<Label, Counter>,
+    dht_providers: Family<Label, Counter>,
+    misdeeds: Family<Label, Counter>,
     peers: Family<Label, Gauge>,
 }
 
@@ -51,6 +63,9 @@ impl Metrics {
             gossip: Family::default(),
             rpc_refused: Family::default(),
             connections_refused: Family::default(),
+            dht_puts: Family::default(),
+            dht_providers: Family::default(),
+            misdeeds: Family::default(),
             peers: Family::default(),
         };
         ours.register("gossip", "Gossip messages by verdict", metrics.gossip.clone());
@@ -63,6 +78,21 @@ impl Metrics {
             "connections_refused",
             "Connections closed because of who the peer is, by reason",
             metrics.connections_refused.clone(),
+        );
+        ours.register(
+            "dht_puts",
+            "Records of others by what became of them",
+            metrics.dht_puts.clone(),
+        );
+        ours.register(
+            "dht_providers",
+            "Provider records of others by what became of them",
+            metrics.dht_providers.clone(),
+        );
+        ours.register(
+            "misdeeds",
+            "What peers did that no honest node does",
+            metrics.misdeeds.clone(),
         );
         ours.register("peers", "Connected peers of our network by role", metrics.peers.clone());
         metrics.counted(Counts::default());
@@ -89,9 +119,33 @@ impl Metrics {
         self.rpc_refused.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A peer was of another network.
-    pub(crate) fn other_network(&self) {
-        self.connections_refused.get_or_create(&[("reason", "network")]).inc();
+    /// A peer is left, and stayed away from.
+    pub(crate) fn left(&self, why: Unwanted) {
+        let reason = match why {
+            Unwanted::Network => "network",
+            Unwanted::Misdeeds => "misdeeds",
+        };
+        self.connections_refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A peer put a record here, or answered with one.
+    pub(crate) fn dht_put(&self, fate: &'static str) {
+        self.dht_puts.get_or_create(&[("fate", fate)]).inc();
+    }
+
+    /// A peer said that it provides something.
+    pub(crate) fn dht_provider(&self, fate: &'static str) {
+        self.dht_providers.get_or_create(&[("fate", fate)]).inc();
+    }
+
+    /// A peer did what no honest node does.
+    pub(crate) fn misdeed(&self, misdeed: Misdeed) {
+        let kind = match misdeed {
+            Misdeed::InvalidRecord => "invalid_record",
+            Misdeed::Withheld => "withheld",
+            Misdeed::Nonsense => "nonsense",
+        };
+        self.misdeeds.get_or_create(&[("kind", kind)]).inc();
     }
 
     /// How many peers there are.

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homehost_mesh::{
-    GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr, Published,
+    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr, Published,
     RequestError, Role, StartError, start,
 };
 use homehost_protocol::gossip::Topic;
@@ -47,6 +47,7 @@ fn config(seed: u8, role: Role, bootstrap: &[Multiaddr]) -> MeshConfig {
         bootstrap: bootstrap.to_vec(),
         external: vec![],
         mdns: false,
+        dht: DhtConfig::default(),
         agent: "test/1".into(),
     }
 }
