@@ -4,6 +4,8 @@
 //! (`discovery`, `diversity`, `peers`, `token_bucket`). It never waits for a
 //! reader or a peer.
 
+mod attest;
+mod clients;
 mod connections;
 mod dht;
 mod gossip;
@@ -24,6 +26,8 @@ use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::attest::Attests;
+use self::clients::Clients;
 use self::dht::Dht;
 pub(crate) use self::dht::DhtCommand;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
@@ -97,6 +101,8 @@ pub(crate) struct Actor {
     /// Our requests that are under way.
     requests: HashMap<OutboundRequestId, oneshot::Sender<Result<Response, RequestError>>>,
     budgets: Budgets<NodeId>,
+    attests: Attests,
+    clients: Clients,
     shutdown: Shutdown,
 }
 
@@ -124,6 +130,8 @@ impl Actor {
             dial_failures: HashMap::new(),
             requests: HashMap::new(),
             budgets: rpc::budgets(),
+            attests: Attests::default(),
+            clients: Clients::new(parts.role),
             shutdown: parts.shutdown,
         }
     }
@@ -149,6 +157,9 @@ impl Actor {
     /// When there is something to do by the clock.
     fn wake(&self, now: Instant) -> Instant {
         let mut wake = self.discovery.next(now).min(self.dht.next());
+        if let Some(at) = self.clients.next() {
+            wake = wake.min(at);
+        }
         if let Some((_, at)) = self.refused.front() {
             wake = wake.min(*at);
         }
@@ -165,6 +176,7 @@ impl Actor {
         }
         self.forgive(now);
         self.tend_dht(now);
+        self.tend_clients(now);
         self.discover(now);
     }
 
@@ -197,6 +209,8 @@ impl Actor {
             Command::Judge { token, verdict } => self.judge(&token, verdict),
             Command::Request { to, request, reply } => self.ask(to, request, reply),
             Command::Respond { reply, response } => self.respond(reply, response),
+            Command::Attest { to, request, reply } => self.ask_attest(to, request, reply),
+            Command::RespondAttest { reply, response } => self.respond_attest(reply, &response),
             Command::Dht(command) => self.obey_dht(command),
             Command::Truth { node, truth } => self.set_truth(node, truth),
             Command::Blame { node, misdeed } => {
@@ -268,6 +282,7 @@ impl Actor {
             }
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Directory(event) => self.on_directory(event),
+            BehaviourEvent::Attest(event) => self.on_attest(event),
         }
     }
 

@@ -15,7 +15,7 @@ use libp2p::{
     request_response,
 };
 
-use crate::codec::{self, DirectoryCodec};
+use crate::codec::{self, AttestCodec, DirectoryCodec};
 use crate::crowd;
 use crate::gossip::{self, Gossip};
 use crate::handle::REQUEST_TIMEOUT;
@@ -76,8 +76,12 @@ pub(crate) struct Behaviour {
     pub(crate) kad: kad::Behaviour<Records>,
     pub(crate) gossip: Toggle<Gossip>,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(crate) directory: Toggle<request_response::Behaviour<DirectoryCodec>>,
+    pub(crate) directory: request_response::Behaviour<DirectoryCodec>,
+    pub(crate) attest: Toggle<request_response::Behaviour<AttestCodec>>,
 }
+
+/// What a client says of itself: it is in no network.
+pub(crate) const CLIENT_VERSION: &str = "/homehost/1";
 
 /// The identify protocol version by which networks know their own.
 pub(crate) fn identify_version(network: &NetworkName) -> String {
@@ -108,8 +112,8 @@ impl Behaviour {
             Role::Host => Some(gossip::behaviour(settings.network)?),
             Role::Bootstrap => None,
         };
-        let directory = match settings.role {
-            Role::Host => Some(directory(settings.network)),
+        let attest = match settings.role {
+            Role::Host => Some(attest(settings.network)),
             Role::Bootstrap => None,
         };
         Ok(Self {
@@ -121,7 +125,8 @@ impl Behaviour {
             kad: kad(settings, peer),
             gossip: gossip.into(),
             mdns: settings.mdns.then(|| mdns(peer)).flatten().into(),
-            directory: directory.into(),
+            directory: directory(settings),
+            attest: attest.into(),
         })
     }
 }
@@ -196,10 +201,27 @@ fn mdns(peer: PeerId) -> Option<mdns::tokio::Behaviour> {
         .ok()
 }
 
-fn directory(network: &NetworkName) -> request_response::Behaviour<DirectoryCodec> {
-    let config = request_response::Config::default()
+fn rpc_config() -> request_response::Config {
+    request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
-        .with_max_concurrent_streams(RPC_STREAMS_MAX);
-    let protocols = [(codec::protocol(network), ProtocolSupport::Full)];
-    request_response::Behaviour::with_codec(DirectoryCodec, protocols, config)
+        .with_max_concurrent_streams(RPC_STREAMS_MAX)
+}
+
+/// A bootstrap node asks hosts in the name of clients, and has no directory of
+/// its own to be asked about.
+fn directory(settings: &Settings<'_>) -> request_response::Behaviour<DirectoryCodec> {
+    let for_peers = match settings.role {
+        Role::Host => ProtocolSupport::Full,
+        Role::Bootstrap => ProtocolSupport::Outbound,
+    };
+    let protocols = [
+        (codec::protocol(settings.network), for_peers),
+        (codec::QUERY_PROTOCOL, ProtocolSupport::Inbound),
+    ];
+    request_response::Behaviour::with_codec(DirectoryCodec, protocols, rpc_config())
+}
+
+fn attest(network: &NetworkName) -> request_response::Behaviour<AttestCodec> {
+    let protocols = [(codec::attest_protocol(network), ProtocolSupport::Full)];
+    request_response::Behaviour::with_codec(AttestCodec, protocols, rpc_config())
 }

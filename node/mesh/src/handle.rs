@@ -7,12 +7,15 @@ use homehost_protocol::NodeId;
 use homehost_protocol::dht::DhtKey;
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::GOSSIP_BYTES_MAX;
+use homehost_protocol::rpc::attest::{AttestRequest, AttestResponse};
 use homehost_protocol::rpc::{Request, Response};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::DhtCommand;
-use crate::{DhtAnswer, DhtError, GossipToken, GossipVerdict, MeshStatus, Misdeed, ReplyToken};
+use crate::{
+    AttestToken, DhtAnswer, DhtError, GossipToken, GossipVerdict, MeshStatus, Misdeed, ReplyToken,
+};
 
 /// Longest wait for the answer to a request: a page of 128 KiB over a slow
 /// home uplink takes about two seconds, and a busy peer gets some patience.
@@ -37,6 +40,15 @@ pub(crate) enum Command {
     Respond {
         reply: ReplyToken,
         response: Response,
+    },
+    Attest {
+        to: NodeId,
+        request: AttestRequest,
+        reply: oneshot::Sender<Result<AttestResponse, RequestError>>,
+    },
+    RespondAttest {
+        reply: AttestToken,
+        response: AttestResponse,
     },
     Dht(DhtCommand),
     Truth {
@@ -84,8 +96,8 @@ pub enum RequestError {
     /// The peer is not connected.
     #[error("{0} is not connected")]
     NotConnected(NodeId),
-    /// The peer does not answer the directory RPC, or we do not speak it.
-    #[error("the directory RPC is not spoken")]
+    /// The peer does not answer this RPC, or we do not speak it.
+    #[error("this RPC is not spoken")]
     Unsupported,
     /// The peer refused to answer, went away, or answered with other bytes
     /// than a response.
@@ -154,9 +166,16 @@ impl MeshHandle {
     /// # Cancel safety
     /// When dropped, the question may have been asked; the answer is lost.
     pub async fn request(&self, to: NodeId, request: Request) -> Result<Response, RequestError> {
+        self.ask(|reply| Command::Request { to, request, reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> Command,
+    ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
         let ask = async {
-            let command = Command::Request { to, request, reply };
+            let command = command(reply);
             self.commands.send(command).await.map_err(|_| RequestError::Stopped)?;
             answer.await.unwrap_or(Err(RequestError::Stopped))
         };
@@ -169,6 +188,28 @@ impl MeshHandle {
     pub async fn respond(&self, reply: ReplyToken, response: Response) {
         // A mesh that has stopped answers nobody.
         let _ = self.commands.send(Command::Respond { reply, response }).await;
+    }
+
+    /// Asks a connected peer to reach one of our servers and to say so.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; it takes at most ten seconds. That the peer makes
+    /// no statement is no error but its answer.
+    ///
+    /// # Cancel safety
+    /// When dropped, the peer may have been asked; the answer is lost.
+    pub async fn attest(
+        &self,
+        to: NodeId,
+        request: AttestRequest,
+    ) -> Result<AttestResponse, RequestError> {
+        self.ask(|reply| Command::Attest { to, request, reply }).await
+    }
+
+    /// Answers a request to reach a server.
+    pub async fn respond_attest(&self, reply: AttestToken, response: AttestResponse) {
+        // A mesh that has stopped answers nobody.
+        let _ = self.commands.send(Command::RespondAttest { reply, response }).await;
     }
 
     /// Puts a record into the DHT: here, and at the peers nearest to its key.

@@ -9,6 +9,7 @@
 //! cite its sections.
 
 mod actor;
+pub mod ask;
 mod behaviour;
 mod codec;
 mod config;
@@ -42,7 +43,7 @@ pub use dht::{
     EnvelopeRules, NoKeeper, NoRules,
 };
 pub use diversity::AddressBlock;
-pub use event::{GossipToken, GossipVerdict, MeshEvent, Misdeed, ReplyToken};
+pub use event::{AttestToken, GossipToken, GossipVerdict, MeshEvent, Misdeed, ReplyToken};
 pub use handle::{MeshHandle, PublishError, Published, RequestError};
 pub use start::{StartError, start};
 pub use status::{MeshStatus, ObservedAddress, PeerInfo};

@@ -12,11 +12,37 @@ use crate::{GossipVerdict, Misdeed};
 
 type Label = [(&'static str, &'static str); 1];
 
+type RpcLabels = [(&'static str, &'static str); 2];
+
+/// What was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rpc {
+    /// The directory RPC by its name for peers, or a request that cannot be read.
+    Directory,
+    /// The directory RPC by its name for clients.
+    Query,
+    /// The witness RPC.
+    Attest,
+}
+
+impl Rpc {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::Query => "query",
+            Self::Attest => "attest",
+        }
+    }
+}
+
 /// Why a request of a peer has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RpcRefusal {
-    /// The peer is over its budget.
+    /// The peer, or the address of a client, is over its budget.
     Budget,
+    /// It has not said that it is of our network, or is a client and asks what
+    /// only peers may.
+    Stranger,
     /// We are behind with our own work.
     Busy,
     /// Not a request, or longer than one may be.
@@ -46,7 +72,8 @@ pub(crate) enum GossipFate {
 pub(crate) struct Metrics {
     libp2p: Libp2pMetrics,
     gossip: Family<Label, Counter>,
-    rpc_refused: Family<Label, Counter>,
+    rpc_refused: Family<RpcLabels, Counter>,
+    clients: Gauge,
     connections_refused: Family<Label, Counter>,
     dht_puts: Family<Label, Counter>,
     dht_providers: Family<Label, Counter>,
@@ -62,6 +89,7 @@ impl Metrics {
             libp2p,
             gossip: Family::default(),
             rpc_refused: Family::default(),
+            clients: Gauge::default(),
             connections_refused: Family::default(),
             dht_puts: Family::default(),
             dht_providers: Family::default(),
@@ -94,6 +122,7 @@ impl Metrics {
             "What peers did that no honest node does",
             metrics.misdeeds.clone(),
         );
+        ours.register("clients", "Connected clients", metrics.clients.clone());
         ours.register("peers", "Connected peers of our network by role", metrics.peers.clone());
         metrics.counted(Counts::default());
         metrics
@@ -109,14 +138,20 @@ impl Metrics {
         self.gossip.get_or_create(&[("verdict", verdict)]).inc();
     }
 
-    pub(crate) fn rpc_refused(&self, refusal: RpcRefusal) {
+    pub(crate) fn rpc_refused(&self, rpc: Rpc, refusal: RpcRefusal) {
         let reason = match refusal {
             RpcRefusal::Budget => "budget",
+            RpcRefusal::Stranger => "stranger",
             RpcRefusal::Busy => "busy",
             RpcRefusal::Malformed => "malformed",
             RpcRefusal::Unanswered => "unanswered",
         };
-        self.rpc_refused.get_or_create(&[("reason", reason)]).inc();
+        self.rpc_refused.get_or_create(&[("rpc", rpc.label()), ("reason", reason)]).inc();
+    }
+
+    /// How many clients are connected.
+    pub(crate) fn clients(&self, count: usize) {
+        self.clients.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A peer is left, and stayed away from.

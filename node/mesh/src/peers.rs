@@ -150,6 +150,11 @@ impl Peers {
         self.peers.get(peer)?.first_link()
     }
 
+    /// Whether a peer has said that it is of our network.
+    pub(crate) fn has_joined(&self, peer: &PeerId) -> bool {
+        self.role(peer).is_some()
+    }
+
     /// What a peer does for the mesh, once it has said so.
     pub(crate) fn role(&self, peer: &PeerId) -> Option<Role> {
         Some(self.peers.get(peer)?.introduction.as_ref()?.role)

@@ -8,6 +8,7 @@ use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{PeerId, identify};
 
 use super::Actor;
+use crate::behaviour::CLIENT_VERSION;
 use crate::metrics::Unwanted;
 use crate::node_id::{node_of, peer_of};
 use crate::peers::{Introduced, Introduction, Link};
@@ -53,13 +54,18 @@ impl Actor {
         }
         if !self.peers.is_connected(peer) {
             self.gossip_left(peer);
+            self.client_left(peer);
         }
     }
 
     pub(super) fn on_identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
-                if info.protocol_version == self.identify_version {
+                if info.protocol_version == CLIENT_VERSION && !self.peers.has_joined(&peer_id) {
+                    self.on_client(peer_id);
+                } else if self.clients.contains(&peer_id) {
+                    // Who came as a client stays one until it leaves.
+                } else if info.protocol_version == self.identify_version {
                     self.on_introduction(peer_id, connection_id, &info);
                 } else {
                     self.refuse(peer_id, Unwanted::Network);

@@ -233,7 +233,9 @@ impl Actor {
             return Kept::No.label();
         }
         let rules = store.rules();
-        let Some(node) = node_of(&source) else { return Kept::No.label() };
+        let Some(node) = node_of(&source).filter(|_| !self.clients.contains(&source)) else {
+            return Kept::No.label();
+        };
         if !self.dht.budgets.take(node, Instant::now()) {
             return "budget";
         }
@@ -260,7 +262,9 @@ impl Actor {
         if !self.swarm.behaviour_mut().kad.store_mut().takes() {
             return Kept::No.label();
         }
-        let Some(node) = node_of(&peer) else { return Kept::No.label() };
+        let Some(node) = node_of(&peer).filter(|_| self.peers.has_joined(&peer)) else {
+            return Kept::No.label();
+        };
         if !self.dht.budgets.take(node, Instant::now()) {
             return "budget";
         }
