@@ -11,6 +11,7 @@ mod announce;
 mod args;
 mod exit;
 mod folder;
+mod forward;
 mod monitor;
 mod run;
 

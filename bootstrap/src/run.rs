@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use homehost_mesh::{MeshConfig, MeshEvent, Role, StartError};
+use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, Role, StartError};
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::announce::Addresses;
 use crate::folder::Folder;
+use crate::forward::Forwarder;
 use crate::monitor::{self, Sources};
 use crate::{Args, Failure, exit_code};
 
@@ -92,6 +93,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         bootstrap: vec![],
         external: args.external_address.clone(),
         mdns: false,
+        dht: DhtConfig::default(),
         agent: concat!("homehost-bootstrap/", env!("CARGO_PKG_VERSION")).into(),
     };
     let (mesh, mut events) =
@@ -103,12 +105,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 
     let mut addresses = Addresses::new(mesh.node(), &args.external_address, &args.listen)?;
+    let forwarder = Forwarder::new(mesh.clone(), args.network.clone());
     let shutdown = tasks.shutdown();
     let outcome = tokio::select! {
         biased;
         () = &mut stop => Ok(()),
         () = shutdown.stopping() => Ok(()),
-        ended = serve(&mut addresses, &mut events, metrics) => ended,
+        ended = serve(&mut addresses, &mut events, metrics, &forwarder) => ended,
     };
     tracing::info!("stopping");
     tasks.handle().drain(tasks.drained(), STOP_TIMEOUT).await;
@@ -136,6 +139,7 @@ async fn serve(
     addresses: &mut Addresses,
     events: &mut mpsc::Receiver<MeshEvent>,
     metrics: Option<std::net::SocketAddr>,
+    forwarder: &Forwarder,
 ) -> anyhow::Result<()> {
     let mut deadline = Instant::now() + LISTEN_TIMEOUT;
     while !addresses.complete() {
@@ -167,8 +171,14 @@ async fn serve(
             MeshEvent::ListenFailed { address, reason, .. } => {
                 tracing::warn!(%address, reason, "no longer listening here");
             }
-            // This role takes no gossip and serves no records.
-            MeshEvent::GossipJoined | MeshEvent::Gossip { .. } | MeshEvent::Request { .. } => {}
+            MeshEvent::Request { from, client: true, request, reply, .. } => {
+                forwarder.pass_on(from, request, reply);
+            }
+            // This role takes no gossip, serves no records and witnesses nothing.
+            MeshEvent::GossipJoined
+            | MeshEvent::Gossip { .. }
+            | MeshEvent::Request { .. }
+            | MeshEvent::AttestRequest { .. } => {}
         }
     }
     Ok(())

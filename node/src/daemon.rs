@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use homehost_api::{ErrorKind, NodeApi as _};
 use homehost_dashboard::Token;
 use homehost_hosting::{HostingConfig, HostingHandle, RunAs};
-use homehost_mesh::{MeshConfig, MeshHandle, Multiaddr, Role};
+use homehost_mesh::{DhtConfig, MeshConfig, MeshHandle, Multiaddr, Role};
 use homehost_protocol::NetworkName;
 use homehost_runtime::Tasks;
 use homehost_store::{DataDir, Ledger, Replica};
@@ -111,6 +111,7 @@ impl Daemon {
             bootstrap: config.bootstrap,
             external: Vec::new(),
             mdns: config.mdns,
+            dht: DhtConfig::default(),
             agent: concat!("homehost/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)

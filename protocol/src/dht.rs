@@ -89,6 +89,9 @@ pub enum DhtError {
     /// It does not count here and now.
     #[error("{0}")]
     Ignored(String),
+    /// It may hold, which this root's key chain would tell.
+    #[error("the key chain of {0} is not known")]
+    NeedChain(RootId),
     /// It is about something else.
     #[error("the record is not about this key")]
     OtherKey,
@@ -111,7 +114,7 @@ pub fn check(
         Verdict::Accept(_) => Err(DhtError::OtherKey),
         Verdict::Reject(reason) => Err(DhtError::Invalid(reason.to_string())),
         Verdict::Ignore(reason) => Err(DhtError::Ignored(reason.to_string())),
-        Verdict::NeedChain(_) => Err(DhtError::Ignored("its key chain is not known".into())),
+        Verdict::NeedChain(root) => Err(DhtError::NeedChain(root)),
     }
 }
 

@@ -4,7 +4,10 @@
 //! (`discovery`, `diversity`, `peers`, `token_bucket`). It never waits for a
 //! reader or a peer.
 
+mod attest;
+mod clients;
 mod connections;
+mod dht;
 mod gossip;
 mod routing;
 mod rpc;
@@ -23,14 +26,20 @@ use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::attest::Attests;
+use self::clients::Clients;
+use self::dht::Dht;
+pub(crate) use self::dht::DhtCommand;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
 use crate::dial_gate::DialRules;
 use crate::discovery::Discovery;
 use crate::gossip::Topics;
 use crate::handle::{Command, RequestError};
 use crate::metrics::Metrics;
+use crate::node_id::peer_of;
 use crate::outbox::Outbox;
 use crate::peers::Peers;
+use crate::standing::Standing;
 use crate::token_bucket::Budgets;
 use crate::{MeshEvent, MeshStatus, Role, codec};
 
@@ -83,13 +92,17 @@ pub(crate) struct Actor {
     discovery: Discovery,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
-    /// Peers of other networks and when they are forgotten, oldest first.
+    standing: Standing,
+    dht: Dht,
+    /// Refused peers and when they are forgotten, oldest first.
     refused: VecDeque<(PeerId, Instant)>,
     /// Failed dials in a row to peers of the routing table.
     dial_failures: HashMap<PeerId, u8>,
     /// Our requests that are under way.
     requests: HashMap<OutboundRequestId, oneshot::Sender<Result<Response, RequestError>>>,
     budgets: Budgets<NodeId>,
+    attests: Attests,
+    clients: Clients,
     shutdown: Shutdown,
 }
 
@@ -111,10 +124,14 @@ impl Actor {
             peers: Peers::default(),
             discovery: Discovery::new(parts.role, Instant::now()),
             gossip_peers: BTreeSet::new(),
+            standing: Standing::default(),
+            dht: Dht::new(Instant::now()),
             refused: VecDeque::new(),
             dial_failures: HashMap::new(),
             requests: HashMap::new(),
             budgets: rpc::budgets(),
+            attests: Attests::default(),
+            clients: Clients::new(parts.role),
             shutdown: parts.shutdown,
         }
     }
@@ -139,7 +156,10 @@ impl Actor {
 
     /// When there is something to do by the clock.
     fn wake(&self, now: Instant) -> Instant {
-        let mut wake = self.discovery.next(now);
+        let mut wake = self.discovery.next(now).min(self.dht.next());
+        if let Some(at) = self.clients.next() {
+            wake = wake.min(at);
+        }
         if let Some((_, at)) = self.refused.front() {
             wake = wake.min(*at);
         }
@@ -155,6 +175,8 @@ impl Actor {
             self.tell_status(now);
         }
         self.forgive(now);
+        self.tend_dht(now);
+        self.tend_clients(now);
         self.discover(now);
     }
 
@@ -187,6 +209,15 @@ impl Actor {
             Command::Judge { token, verdict } => self.judge(&token, verdict),
             Command::Request { to, request, reply } => self.ask(to, request, reply),
             Command::Respond { reply, response } => self.respond(reply, response),
+            Command::Attest { to, request, reply } => self.ask_attest(to, request, reply),
+            Command::RespondAttest { reply, response } => self.respond_attest(reply, &response),
+            Command::Dht(command) => self.obey_dht(command),
+            Command::Truth { node, truth } => self.set_truth(node, truth),
+            Command::Blame { node, misdeed } => {
+                if let Some(peer) = peer_of(node) {
+                    self.misdeed(peer, misdeed);
+                }
+            }
         }
     }
 
@@ -251,6 +282,7 @@ impl Actor {
             }
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Directory(event) => self.on_directory(event),
+            BehaviourEvent::Attest(event) => self.on_attest(event),
         }
     }
 

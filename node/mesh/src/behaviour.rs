@@ -15,13 +15,13 @@ use libp2p::{
     request_response,
 };
 
-use crate::Role;
-use crate::codec::{self, DirectoryCodec};
+use crate::codec::{self, AttestCodec, DirectoryCodec};
 use crate::crowd;
 use crate::gossip::{self, Gossip};
 use crate::handle::REQUEST_TIMEOUT;
 use crate::introduce;
-use crate::record_store::NoRecords;
+use crate::record_store::Records;
+use crate::{DhtConfig, Role};
 
 /// Connections that others opened to a host. About 85 kB each, and a home
 /// router's table has room for some thousands in all.
@@ -53,6 +53,16 @@ const KAD_STREAM_TIMEOUT: Duration = Duration::from_secs(3);
 /// Peers of one answer and of one bucket (Kademlia's k).
 const KAD_K: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not 0");
 
+/// How long libp2p takes what it is sent to hold. The store (`record_store.rs`)
+/// keeps nothing for longer.
+const KAD_RECORD_TTL: Duration = Duration::from_secs(36 * 3600);
+/// How long a provider record holds, and how often ours is told again: the home
+/// machines that keep it come and go.
+const KAD_PROVIDER_TTL: Duration = Duration::from_secs(24 * 3600);
+const KAD_PROVIDE_EVERY: Duration = Duration::from_secs(3600);
+/// Peers near a key without the record, which are given it after a search.
+const KAD_REPAIRED_MAX: u16 = 8;
+
 /// All protocols of one node. The order matters: the first may deny a
 /// connection before the others see it.
 #[derive(NetworkBehaviour)]
@@ -63,11 +73,15 @@ pub(crate) struct Behaviour {
     pub(crate) refused: allow_block_list::Behaviour<BlockedPeers>,
     identify: introduce::Behaviour,
     ping: ping::Behaviour,
-    pub(crate) kad: kad::Behaviour<NoRecords>,
+    pub(crate) kad: kad::Behaviour<Records>,
     pub(crate) gossip: Toggle<Gossip>,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(crate) directory: Toggle<request_response::Behaviour<DirectoryCodec>>,
+    pub(crate) directory: request_response::Behaviour<DirectoryCodec>,
+    pub(crate) attest: Toggle<request_response::Behaviour<AttestCodec>>,
 }
+
+/// What a client says of itself: it is in no network.
+pub(crate) const CLIENT_VERSION: &str = "/homehost/1";
 
 /// The identify protocol version by which networks know their own.
 pub(crate) fn identify_version(network: &NetworkName) -> String {
@@ -86,6 +100,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) role: Role,
     pub(crate) agent: &'a str,
     pub(crate) mdns: bool,
+    pub(crate) dht: DhtConfig,
 }
 
 impl Behaviour {
@@ -97,8 +112,8 @@ impl Behaviour {
             Role::Host => Some(gossip::behaviour(settings.network)?),
             Role::Bootstrap => None,
         };
-        let directory = match settings.role {
-            Role::Host => Some(directory(settings.network)),
+        let attest = match settings.role {
+            Role::Host => Some(attest(settings.network)),
             Role::Bootstrap => None,
         };
         Ok(Self {
@@ -107,10 +122,11 @@ impl Behaviour {
             refused: allow_block_list::Behaviour::default(),
             identify: identify(settings),
             ping: ping::Behaviour::new(ping::Config::new()),
-            kad: kad(settings.network, peer),
+            kad: kad(settings, peer),
             gossip: gossip.into(),
             mdns: settings.mdns.then(|| mdns(peer)).flatten().into(),
-            directory: directory.into(),
+            directory: directory(settings),
+            attest: attest.into(),
         })
     }
 }
@@ -148,23 +164,31 @@ fn identify(settings: &Settings<'_>) -> introduce::Behaviour {
     )
 }
 
-fn kad(network: &NetworkName, peer: PeerId) -> kad::Behaviour<NoRecords> {
-    let mut config = kad::Config::new(kad_protocol(network));
+fn kad(settings: &Settings<'_>, peer: PeerId) -> kad::Behaviour<Records> {
+    let mut config = kad::Config::new(kad_protocol(settings.network));
     config
         .set_query_timeout(KAD_QUERY_TIMEOUT)
         .set_substreams_timeout(KAD_STREAM_TIMEOUT)
         .set_kbucket_size(KAD_K)
         .set_replication_factor(KAD_K)
         .disjoint_query_paths(true)
-        // Nothing is stored unseen; nothing is stored at all as yet.
+        // Nothing is stored unseen.
         .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_record_ttl(Some(KAD_RECORD_TTL))
+        // Whoever is alive puts its records again, and searches repair. A
+        // holder that did so for others would turn one put of a stranger into
+        // twenty an hour.
         .set_replication_interval(None)
         .set_publication_interval(None)
-        .set_provider_publication_interval(None)
-        .set_caching(kad::Caching::Disabled)
+        .set_provider_record_ttl(Some(KAD_PROVIDER_TTL))
+        .set_provider_publication_interval(Some(KAD_PROVIDE_EVERY))
+        // Tells who had nothing; `actor/dht.rs` gives it to them.
+        .set_caching(kad::Caching::Enabled { max_peers: KAD_REPAIRED_MAX })
         // `actor/routing.rs` decides who enters the table.
         .set_kbucket_inserts(kad::BucketInserts::Manual);
-    let mut kad = kad::Behaviour::with_config(peer, NoRecords, config);
+    let takes = settings.role == Role::Host;
+    let records = Records::new(peer, settings.dht.clone(), takes);
+    let mut kad = kad::Behaviour::with_config(peer, records, config);
     // By itself it would wait for a proof that the world reaches us, and a
     // LAN or a single machine would have no table at all.
     kad.set_mode(Some(kad::Mode::Server));
@@ -177,10 +201,27 @@ fn mdns(peer: PeerId) -> Option<mdns::tokio::Behaviour> {
         .ok()
 }
 
-fn directory(network: &NetworkName) -> request_response::Behaviour<DirectoryCodec> {
-    let config = request_response::Config::default()
+fn rpc_config() -> request_response::Config {
+    request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
-        .with_max_concurrent_streams(RPC_STREAMS_MAX);
-    let protocols = [(codec::protocol(network), ProtocolSupport::Full)];
-    request_response::Behaviour::with_codec(DirectoryCodec, protocols, config)
+        .with_max_concurrent_streams(RPC_STREAMS_MAX)
+}
+
+/// A bootstrap node asks hosts in the name of clients, and has no directory of
+/// its own to be asked about.
+fn directory(settings: &Settings<'_>) -> request_response::Behaviour<DirectoryCodec> {
+    let for_peers = match settings.role {
+        Role::Host => ProtocolSupport::Full,
+        Role::Bootstrap => ProtocolSupport::Outbound,
+    };
+    let protocols = [
+        (codec::protocol(settings.network), for_peers),
+        (codec::QUERY_PROTOCOL, ProtocolSupport::Inbound),
+    ];
+    request_response::Behaviour::with_codec(DirectoryCodec, protocols, rpc_config())
+}
+
+fn attest(network: &NetworkName) -> request_response::Behaviour<AttestCodec> {
+    let protocols = [(codec::attest_protocol(network), ProtocolSupport::Full)];
+    request_response::Behaviour::with_codec(AttestCodec, protocols, rpc_config())
 }

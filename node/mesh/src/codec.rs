@@ -1,4 +1,4 @@
-//! Bytes of the directory RPC (spec/mesh §4): a 32-bit big-endian length and
+//! Bytes of the RPCs (spec/mesh §4, §9, §10): a 32-bit big-endian length and
 //! that many bytes, then the end of the stream.
 
 use std::io;
@@ -6,6 +6,7 @@ use std::io;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use homehost_protocol::NetworkName;
 use homehost_protocol::limits::{RPC_REQUEST_BYTES_MAX, RPC_RESPONSE_BYTES_MAX};
+use homehost_protocol::rpc::attest::{ATTEST_BYTES_MAX, AttestRequest};
 use homehost_protocol::rpc::{Request, Response, RpcError};
 use libp2p::{StreamProtocol, request_response};
 
@@ -19,6 +20,49 @@ const READ_AHEAD_BYTES: usize = 4 * 1024;
 pub(crate) fn protocol(network: &NetworkName) -> StreamProtocol {
     StreamProtocol::try_from_owned(format!("/homehost/{network}/directory/1"))
         .expect("the name begins with a slash")
+}
+
+/// The directory RPC's name for clients, which need not know the network.
+pub(crate) const QUERY_PROTOCOL: StreamProtocol = StreamProtocol::new("/homehost/query/1");
+
+/// A client's question: 64 ids of servers and their framing are 2,300 bytes.
+const QUERY_BYTES_MAX: usize = 4 * 1024;
+
+/// The witness RPC's name on a network.
+pub(crate) fn attest_protocol(network: &NetworkName) -> StreamProtocol {
+    StreamProtocol::try_from_owned(format!("/homehost/{network}/attest/1"))
+        .expect("the name begins with a slash")
+}
+
+/// By which name a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// That of peers.
+    Directory,
+    /// That of clients.
+    Query,
+}
+
+/// A request and how it came in; ours goes out by the one name that is spoken.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) door: Door,
+}
+
+impl Asked {
+    /// A request of ours.
+    pub(crate) fn ours(request: Request) -> Self {
+        Self { request, door: Door::Directory }
+    }
+}
+
+/// Whether a client may ask this.
+pub(crate) fn is_for_clients(request: &Request) -> bool {
+    match request {
+        Request::Query { .. } | Request::Get { .. } | Request::Chains { .. } => true,
+        Request::Offer { .. } | Request::Reconcile { .. } | Request::Records { .. } => false,
+    }
 }
 
 /// Reads and writes [`Request`] and [`Response`] within their limits.
@@ -63,15 +107,24 @@ where
 
 impl request_response::Codec for DirectoryCodec {
     type Protocol = StreamProtocol;
-    type Request = Request;
+    type Request = Asked;
     type Response = Response;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
+    async fn read_request<T>(&mut self, name: &StreamProtocol, io: &mut T) -> io::Result<Asked>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let bytes = read_frame(io, RPC_REQUEST_BYTES_MAX).await?;
-        Request::decode(&bytes).map_err(invalid)
+        let (door, most) = if *name == QUERY_PROTOCOL {
+            (Door::Query, QUERY_BYTES_MAX)
+        } else {
+            (Door::Directory, RPC_REQUEST_BYTES_MAX)
+        };
+        let bytes = read_frame(io, most).await?;
+        let request = Request::decode(&bytes).map_err(invalid)?;
+        if door == Door::Query && !is_for_clients(&request) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not for clients to ask"));
+        }
+        Ok(Asked { request, door })
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
@@ -86,12 +139,12 @@ impl request_response::Codec for DirectoryCodec {
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-        request: Request,
+        asked: Asked,
     ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &request.encode(), RPC_REQUEST_BYTES_MAX).await
+        write_frame(io, &asked.request.encode(), RPC_REQUEST_BYTES_MAX).await
     }
 
     async fn write_response<T>(
@@ -104,6 +157,56 @@ impl request_response::Codec for DirectoryCodec {
         T: AsyncWrite + Unpin + Send,
     {
         write_frame(io, &response.encode(), RPC_RESPONSE_BYTES_MAX).await
+    }
+}
+
+/// Reads and writes [`AttestRequest`] and the bytes of its response, which
+/// cannot be read or written without the request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AttestCodec;
+
+impl request_response::Codec for AttestCodec {
+    type Protocol = StreamProtocol;
+    type Request = AttestRequest;
+    type Response = Vec<u8>;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<AttestRequest>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let bytes = read_frame(io, ATTEST_BYTES_MAX).await?;
+        AttestRequest::decode(&bytes).map_err(invalid)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        read_frame(io, ATTEST_BYTES_MAX).await
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        request: AttestRequest,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &request.encode(), ATTEST_BYTES_MAX).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Vec<u8>,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &response, ATTEST_BYTES_MAX).await
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use homehost_protocol::NetworkName;
 use libp2p::Multiaddr;
 
+use crate::DhtConfig;
+
 /// What this node does for the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -52,6 +54,9 @@ pub struct MeshConfig {
     /// Whether to look for peers on the local link. Only heeded when some
     /// listen address is not loopback.
     pub mdns: bool,
+    /// What the DHT may keep here. A bootstrap node keeps nothing whatever this
+    /// says.
+    pub dht: DhtConfig,
     /// Program and version, as in `homehost/0.1.0`; peers see it.
     pub agent: String,
 }
@@ -65,6 +70,7 @@ impl fmt::Debug for MeshConfig {
             .field("bootstrap", &self.bootstrap)
             .field("external", &self.external)
             .field("mdns", &self.mdns)
+            .field("dht", &self.dht)
             .field("agent", &self.agent)
             .finish_non_exhaustive()
     }

@@ -36,7 +36,7 @@ pub(crate) enum Crowded {
 
 /// What counts as one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
+pub(crate) enum Source {
     V4([u8; 4]),
     V6([u8; 8]),
 }
@@ -50,7 +50,7 @@ enum Block {
 
 impl Source {
     /// This machine has one address for any number of nodes.
-    fn of(ip: IpAddr) -> Option<Self> {
+    pub(crate) fn of(ip: IpAddr) -> Option<Self> {
         match ip.to_canonical() {
             ip if Scope::of(ip) == Scope::Loopback => None,
             IpAddr::V4(ip) => Some(Self::V4(ip.octets())),

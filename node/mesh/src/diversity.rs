@@ -19,14 +19,16 @@ pub(crate) const PER_TABLE_MAX: usize = 3;
 /// A block of addresses that one party plausibly controls: /16 of IPv4, /32 of
 /// IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Block {
+pub enum AddressBlock {
+    /// The first two bytes of an IPv4 address, also of a mapped one.
     V4([u8; 2]),
+    /// The first four bytes of an IPv6 address.
     V6([u8; 4]),
 }
 
-impl Block {
+impl AddressBlock {
     /// The block of an address; none for loopback and the local link.
-    pub(crate) fn of(ip: IpAddr) -> Option<Self> {
+    pub fn of(ip: IpAddr) -> Option<Self> {
         match Scope::of(ip) {
             Scope::Loopback | Scope::OnLink => return None,
             Scope::Global | Scope::Nowhere => {}
@@ -65,11 +67,11 @@ pub(crate) fn admits<Id: Ord + Copy>(
     table: impl IntoIterator<Item = Entry<Id>>,
     candidate: Entry<Id>,
 ) -> bool {
-    let Some(block) = Block::of(candidate.ip) else { return true };
+    let Some(block) = AddressBlock::of(candidate.ip) else { return true };
     let mut all = std::collections::BTreeSet::new();
     let mut bucket = 0;
     for entry in table {
-        let counts = entry.peer != candidate.peer && Block::of(entry.ip) == Some(block);
+        let counts = entry.peer != candidate.peer && AddressBlock::of(entry.ip) == Some(block);
         // A peer with two addresses in a block is still one peer.
         if counts && all.insert(entry.peer) {
             bucket += usize::from(entry.bucket == candidate.bucket);
@@ -110,17 +112,17 @@ mod tests {
                 let peer = random.u32(0..60);
                 let entry = Entry { peer, bucket: 240 + peer % 16, ip: some_ip(&mut random) };
                 let admitted = admits(table.iter().copied(), entry);
-                if Block::of(entry.ip).is_none() {
+                if AddressBlock::of(entry.ip).is_none() {
                     assert!(admitted, "seed {seed}: {} was refused", entry.ip);
                 }
                 if admitted && !table.contains(&entry) {
                     table.push(entry);
                 }
             }
-            let mut per_table: BTreeMap<Block, BTreeSet<u32>> = BTreeMap::new();
-            let mut per_bucket: BTreeMap<(Block, u32), BTreeSet<u32>> = BTreeMap::new();
+            let mut per_table: BTreeMap<AddressBlock, BTreeSet<u32>> = BTreeMap::new();
+            let mut per_bucket: BTreeMap<(AddressBlock, u32), BTreeSet<u32>> = BTreeMap::new();
             for entry in &table {
-                let Some(block) = Block::of(entry.ip) else { continue };
+                let Some(block) = AddressBlock::of(entry.ip) else { continue };
                 per_table.entry(block).or_default().insert(entry.peer);
                 per_bucket.entry((block, entry.bucket)).or_default().insert(entry.peer);
             }
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn blocks_are_as_wide_as_said() {
-        let of = |text: &str| Block::of(text.parse().unwrap());
+        let of = |text: &str| AddressBlock::of(text.parse().unwrap());
         assert_eq!(of("8.8.1.1"), of("8.8.255.255"));
         assert_ne!(of("8.8.1.1"), of("8.9.1.1"));
         assert_eq!(of("2a01:4f8::1"), of("2a01:4f8:ffff::1"));

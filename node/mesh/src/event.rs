@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use homehost_protocol::gossip::Topic;
+use homehost_protocol::rpc::attest::AttestRequest;
 use homehost_protocol::rpc::{Request, Response};
 use homehost_protocol::{NodeId, Scope};
 use libp2p::gossipsub::MessageId;
@@ -63,6 +65,10 @@ pub enum MeshEvent {
     Request {
         /// Who asks.
         from: NodeId,
+        /// Whether it asks as a client, who is in no network and may only
+        /// search: a `Query`, `Get` or `Chains`. The answer must name the
+        /// network.
+        client: bool,
         /// Whether it is on this machine or link, so that rows of the local
         /// network may be told.
         on_link: bool,
@@ -70,6 +76,20 @@ pub enum MeshEvent {
         request: Request,
         /// The way back. Dropping it refuses to answer.
         reply: ReplyToken,
+    },
+    /// A peer asks us to reach one of its servers: call
+    /// [`respond_attest`](crate::MeshHandle::respond_attest) within ten seconds.
+    AttestRequest {
+        /// Who asks.
+        from: NodeId,
+        /// The far end of the connection over which it asks: the only address
+        /// that may be asked for it. `None` when it is not known, as behind a
+        /// relay or for a peer that was reached by a name.
+        address: Option<IpAddr>,
+        /// What is to be reached.
+        request: AttestRequest,
+        /// The way back. Dropping it refuses to answer.
+        reply: AttestToken,
     },
 }
 
@@ -97,9 +117,33 @@ pub enum GossipVerdict {
     Reject,
 }
 
+/// What no honest node does. A few in a row end the connection for ten minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Misdeed {
+    /// It passed on a record that no honest node could have passed on.
+    InvalidRecord,
+    /// It did not give what it had said that it has.
+    Withheld,
+    /// It answered with what cannot be an answer.
+    Nonsense,
+}
+
 /// The way back of one request. Dropping it refuses to answer.
 pub struct ReplyToken {
     pub(crate) channel: ResponseChannel<Response>,
+}
+
+/// The way back of one request to a witness. Dropping it refuses to answer.
+pub struct AttestToken {
+    pub(crate) channel: ResponseChannel<Vec<u8>>,
+    /// The response's bytes depend on it.
+    pub(crate) request: AttestRequest,
+}
+
+impl fmt::Debug for AttestToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AttestToken")
+    }
 }
 
 impl fmt::Debug for ReplyToken {

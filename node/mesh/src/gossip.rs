@@ -149,6 +149,8 @@ fn score(topics: HashSet<TopicHash>) -> PeerScoreParams {
     PeerScoreParams {
         topics: topics.into_iter().map(|hash| (hash, topic.clone())).collect::<HashMap<_, _>>(),
         topic_score_cap: 100.0,
+        // `standing.rs` says it in points already.
+        app_specific_weight: 1.0,
         ip_colocation_factor_weight: COLOCATION_WEIGHT,
         ip_colocation_factor_threshold: COLOCATION_MAX,
         ip_colocation_factor_whitelist: HashSet::from([

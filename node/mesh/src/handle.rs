@@ -4,20 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homehost_protocol::NodeId;
+use homehost_protocol::dht::DhtKey;
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::GOSSIP_BYTES_MAX;
+use homehost_protocol::rpc::attest::{AttestRequest, AttestResponse};
 use homehost_protocol::rpc::{Request, Response};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{GossipToken, GossipVerdict, MeshStatus, ReplyToken};
+use crate::actor::DhtCommand;
+use crate::{
+    AttestToken, DhtAnswer, DhtError, GossipToken, GossipVerdict, MeshStatus, Misdeed, ReplyToken,
+};
 
 /// Longest wait for the answer to a request: a page of 128 KiB over a slow
 /// home uplink takes about two seconds, and a busy peer gets some patience.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is asked of the actor.
-#[derive(Debug)]
 pub(crate) enum Command {
     Publish {
         topic: Topic,
@@ -36,6 +40,24 @@ pub(crate) enum Command {
     Respond {
         reply: ReplyToken,
         response: Response,
+    },
+    Attest {
+        to: NodeId,
+        request: AttestRequest,
+        reply: oneshot::Sender<Result<AttestResponse, RequestError>>,
+    },
+    RespondAttest {
+        reply: AttestToken,
+        response: AttestResponse,
+    },
+    Dht(DhtCommand),
+    Truth {
+        node: NodeId,
+        truth: f64,
+    },
+    Blame {
+        node: NodeId,
+        misdeed: Misdeed,
     },
 }
 
@@ -74,8 +96,8 @@ pub enum RequestError {
     /// The peer is not connected.
     #[error("{0} is not connected")]
     NotConnected(NodeId),
-    /// The peer does not answer the directory RPC, or we do not speak it.
-    #[error("the directory RPC is not spoken")]
+    /// The peer does not answer this RPC, or we do not speak it.
+    #[error("this RPC is not spoken")]
     Unsupported,
     /// The peer refused to answer, went away, or answered with other bytes
     /// than a response.
@@ -144,9 +166,16 @@ impl MeshHandle {
     /// # Cancel safety
     /// When dropped, the question may have been asked; the answer is lost.
     pub async fn request(&self, to: NodeId, request: Request) -> Result<Response, RequestError> {
+        self.ask(|reply| Command::Request { to, request, reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> Command,
+    ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
         let ask = async {
-            let command = Command::Request { to, request, reply };
+            let command = command(reply);
             self.commands.send(command).await.map_err(|_| RequestError::Stopped)?;
             answer.await.unwrap_or(Err(RequestError::Stopped))
         };
@@ -159,5 +188,114 @@ impl MeshHandle {
     pub async fn respond(&self, reply: ReplyToken, response: Response) {
         // A mesh that has stopped answers nobody.
         let _ = self.commands.send(Command::Respond { reply, response }).await;
+    }
+
+    /// Asks a connected peer to reach one of our servers and to say so.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; it takes at most ten seconds. That the peer makes
+    /// no statement is no error but its answer.
+    ///
+    /// # Cancel safety
+    /// When dropped, the peer may have been asked; the answer is lost.
+    pub async fn attest(
+        &self,
+        to: NodeId,
+        request: AttestRequest,
+    ) -> Result<AttestResponse, RequestError> {
+        self.ask(|reply| Command::Attest { to, request, reply }).await
+    }
+
+    /// Answers a request to reach a server.
+    pub async fn respond_attest(&self, reply: AttestToken, response: AttestResponse) {
+        // A mesh that has stopped answers nobody.
+        let _ = self.commands.send(Command::RespondAttest { reply, response }).await;
+    }
+
+    /// Puts a record into the DHT: here, and at the peers nearest to its key.
+    /// Says how many of them took note of it, as far as they said; to have no
+    /// peer is no error. That they keep it, only [`Self::dht_get`] shows.
+    ///
+    /// It is kept for a day and a half at most, by machines that come and go:
+    /// put it again every hour.
+    ///
+    /// # Errors
+    /// See [`DhtError`]; it takes at most about twelve seconds.
+    ///
+    /// # Cancel safety
+    /// When dropped, the record may be put all the same.
+    pub async fn dht_put(&self, key: DhtKey, value: Vec<u8>) -> Result<usize, DhtError> {
+        self.dht(|reply| DhtCommand::Put { key, value, reply }).await
+    }
+
+    /// Looks for a record in the DHT, and gives the best one found to those who
+    /// had an older one or none.
+    ///
+    /// # Errors
+    /// [`DhtError::Busy`] or [`DhtError::Stopped`]; that nothing was found is no
+    /// error. It takes at most about eight seconds.
+    ///
+    /// # Cancel safety
+    /// When dropped, the answer is lost.
+    pub async fn dht_get(&self, key: DhtKey) -> Result<DhtAnswer, DhtError> {
+        self.dht(|reply| DhtCommand::Get { key, reply }).await
+    }
+
+    /// Says in the DHT that this node holds a replica; the mesh says it again
+    /// every hour. Whoever joins meanwhile learns it then, or by asking us.
+    ///
+    /// # Errors
+    /// See [`DhtError`].
+    ///
+    /// # Cancel safety
+    /// When dropped, it is said all the same.
+    pub async fn dht_provide(&self) -> Result<(), DhtError> {
+        self.dht(|reply| DhtCommand::Provide { reply }).await
+    }
+
+    /// Who says in the DHT that it holds a replica, ourselves left out. They
+    /// need not be connected, or true to their word.
+    ///
+    /// # Errors
+    /// [`DhtError::Busy`] or [`DhtError::Stopped`].
+    ///
+    /// # Cancel safety
+    /// When dropped, the answer is lost.
+    pub async fn dht_providers(&self) -> Result<Vec<NodeId>, DhtError> {
+        self.dht(|reply| DhtCommand::Providers { reply }).await
+    }
+
+    /// All that the DHT keeps here, as keys and values; nothing when the mesh
+    /// has stopped. For [`DhtConfig::held`](crate::DhtConfig::held).
+    pub async fn dht_export(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Dht(DhtCommand::Export { reply });
+        if self.commands.send(command).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    async fn dht<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, DhtError>>) -> DhtCommand,
+    ) -> Result<T, DhtError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Dht(command(reply));
+        self.commands.send(command).await.map_err(|_| DhtError::Stopped)?;
+        answer.await.unwrap_or(Err(DhtError::Stopped))
+    }
+
+    /// How often what a node says turned out true, from 0 to 1; 0.5 is no
+    /// opinion. Moves its score in gossip by 30 at most (spec/mesh §3).
+    pub async fn set_truth(&self, node: NodeId, truth: f64) {
+        let _ = self.commands.send(Command::Truth { node, truth }).await;
+    }
+
+    /// A node did what no honest node does. It costs the node 10 of its score
+    /// in gossip; the fourth time within ten minutes, it is left and kept out
+    /// for ten minutes.
+    pub async fn blame(&self, node: NodeId, misdeed: Misdeed) {
+        let _ = self.commands.send(Command::Blame { node, misdeed }).await;
     }
 }

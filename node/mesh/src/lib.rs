@@ -1,18 +1,20 @@
 //! The mesh: one libp2p swarm, owned by one task, behind one handle.
 //!
-//! It owns connections, the routing table, gossip transport and the directory
-//! RPC's transport. It finds peers of its own network and leaves all others.
+//! It owns connections, the routing table, the records of the DHT, and the
+//! transport of gossip and of the RPCs. It finds peers of its own network and leaves all others.
 //! It never looks inside a record: what a message says is judged by whoever
-//! reads [`MeshEvent`], and no libp2p type but [`Multiaddr`] leaves this crate.
+//! reads [`MeshEvent`], what the DHT keeps by [`DhtRules`], and no libp2p type but [`Multiaddr`] leaves this crate.
 //!
 //! What goes over the wire is written down in `docs/spec/mesh.md`; comments
 //! cite its sections.
 
 mod actor;
+pub mod ask;
 mod behaviour;
 mod codec;
 mod config;
 mod crowd;
+mod dht;
 mod dial_gate;
 mod discovery;
 mod diversity;
@@ -27,6 +29,7 @@ mod outbox;
 mod peers;
 mod record_store;
 mod scope;
+mod standing;
 mod start;
 mod status;
 mod token_bucket;
@@ -35,7 +38,12 @@ mod transport;
 pub use libp2p::Multiaddr;
 
 pub use config::{MeshConfig, Role};
-pub use event::{GossipToken, GossipVerdict, MeshEvent, ReplyToken};
+pub use dht::{
+    DhtAnswer, DhtConfig, DhtError, DhtFacts, DhtKeeper, DhtRefusal, DhtRules, DhtVote,
+    EnvelopeRules, NoKeeper, NoRules,
+};
+pub use diversity::AddressBlock;
+pub use event::{AttestToken, GossipToken, GossipVerdict, MeshEvent, Misdeed, ReplyToken};
 pub use handle::{MeshHandle, PublishError, Published, RequestError};
 pub use start::{StartError, start};
 pub use status::{MeshStatus, ObservedAddress, PeerInfo};

@@ -10,7 +10,7 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, identify};
 
 use crate::discovery::Counts;
-use crate::diversity::Block;
+use crate::diversity::AddressBlock;
 use crate::scope;
 use crate::{ObservedAddress, PeerInfo, Role};
 
@@ -58,6 +58,8 @@ struct Peer {
     node: NodeId,
     links: BTreeMap<ConnectionId, Link>,
     introduction: Option<Introduction>,
+    /// Where it says that it listens, as far as it may say so.
+    addresses: Vec<Multiaddr>,
     rtt: Option<Duration>,
     since: Instant,
 }
@@ -102,6 +104,7 @@ impl Peers {
             node,
             links: BTreeMap::new(),
             introduction: None,
+            addresses: Vec::new(),
             rtt: None,
             since: Instant::now(),
         });
@@ -140,6 +143,33 @@ impl Peers {
     /// How far away a peer is.
     pub(crate) fn scope(&self, peer: &PeerId) -> Option<Scope> {
         self.peers.get(peer)?.first_link().map(|link| scope::of(&link.address))
+    }
+
+    /// One of the connections to a peer.
+    pub(crate) fn any_link(&self, peer: &PeerId) -> Option<&Link> {
+        self.peers.get(peer)?.first_link()
+    }
+
+    /// Whether a peer has said that it is of our network.
+    pub(crate) fn has_joined(&self, peer: &PeerId) -> bool {
+        self.role(peer).is_some()
+    }
+
+    /// What a peer does for the mesh, once it has said so.
+    pub(crate) fn role(&self, peer: &PeerId) -> Option<Role> {
+        Some(self.peers.get(peer)?.introduction.as_ref()?.role)
+    }
+
+    /// A peer listens at these addresses, which it may tell us.
+    pub(crate) fn listens(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.addresses = addresses;
+        }
+    }
+
+    /// Where a peer says that it listens.
+    pub(crate) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
+        self.peers.get(peer).map_or(&[], |peer| &peer.addresses)
     }
 
     /// A ping came back.
@@ -195,7 +225,7 @@ impl Peers {
 
     /// For the status: our addresses as they see them.
     pub(crate) fn observed(&self) -> Vec<ObservedAddress> {
-        let mut seen: BTreeMap<IpAddr, (usize, BTreeSet<Option<Block>>)> = BTreeMap::new();
+        let mut seen: BTreeMap<IpAddr, (usize, BTreeSet<Option<AddressBlock>>)> = BTreeMap::new();
         for peer in self.peers.values() {
             if let Some(ip) = peer.introduction.as_ref().and_then(|i| i.observed)
                 && Scope::of(ip) != Scope::Nowhere
@@ -203,7 +233,7 @@ impl Peers {
                 let from = peer.first_link().and_then(|link| scope::ip_of(&link.address));
                 let (peers, voices) = seen.entry(ip).or_default();
                 *peers += 1;
-                voices.insert(from.and_then(Block::of));
+                voices.insert(from.and_then(AddressBlock::of));
             }
         }
         let mut observed: Vec<_> = seen

@@ -89,6 +89,7 @@ pub fn start(
         role: config.role,
         agent: &config.agent,
         mdns,
+        dht: config.dht,
     })
     .map_err(StartError::Settings)?;
     let swarm_config = swarm::Config::with_tokio_executor()

@@ -130,6 +130,8 @@ impl Exchange {
             }
             MeshEvent::PeerLeft { node } => drop(self.holders.remove(&node)),
             MeshEvent::GossipJoined => self.announcer.rejoined(),
+            // Not a witness yet: dropping the way back refuses.
+            MeshEvent::AttestRequest { .. } => {}
             MeshEvent::Listening { address } => tracing::debug!(%address, "listening"),
             MeshEvent::ListenFailed { address, reason, .. } => {
                 tracing::warn!(%address, "not listening: {reason}");

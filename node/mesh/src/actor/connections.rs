@@ -2,21 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use homehost_protocol::NodeId;
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{PeerId, identify};
 
 use super::Actor;
-use crate::MeshEvent;
-use crate::node_id::node_of;
+use crate::behaviour::CLIENT_VERSION;
+use crate::metrics::Unwanted;
+use crate::node_id::{node_of, peer_of};
 use crate::peers::{Introduced, Introduction, Link};
 use crate::scope::without_peer;
+use crate::{MeshEvent, Misdeed};
 
-/// How long a peer of another network is neither dialled nor let in. Its
+/// How long a peer of another network, or one that misbehaved, is neither dialled nor let in. Its
 /// operator may change the network meanwhile.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 
-/// Peers of other networks that are remembered. Each costs about 100 bytes;
+/// Such peers that are remembered. Each costs about 100 bytes;
 /// beyond it the oldest is forgotten.
 const REFUSED_MAX: usize = 256;
 
@@ -51,16 +54,21 @@ impl Actor {
         }
         if !self.peers.is_connected(peer) {
             self.gossip_left(peer);
+            self.client_left(peer);
         }
     }
 
     pub(super) fn on_identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
-                if info.protocol_version == self.identify_version {
+                if info.protocol_version == CLIENT_VERSION && !self.peers.has_joined(&peer_id) {
+                    self.on_client(peer_id);
+                } else if self.clients.contains(&peer_id) {
+                    // Who came as a client stays one until it leaves.
+                } else if info.protocol_version == self.identify_version {
                     self.on_introduction(peer_id, connection_id, &info);
                 } else {
-                    self.refuse(peer_id);
+                    self.refuse(peer_id, Unwanted::Network);
                 }
             }
             identify::Event::Error { peer_id, error, .. } => {
@@ -78,6 +86,7 @@ impl Actor {
         match introduced {
             Introduced::Joined { node, scope } => {
                 tracing::debug!(%node, "peer joined");
+                self.tell_score(&peer);
                 self.outbox.keep(MeshEvent::PeerJoined { node, scope, holds_replica });
                 self.counted();
             }
@@ -94,10 +103,37 @@ impl Actor {
         self.status_changed = true;
     }
 
-    /// Leaves a peer of another network, and stays away from it for a while.
-    fn refuse(&mut self, peer: PeerId) {
-        tracing::debug!(%peer, "peer is of another network");
-        self.metrics.other_network();
+    /// A peer did what no honest node does.
+    pub(super) fn misdeed(&mut self, peer: PeerId, misdeed: Misdeed) {
+        self.metrics.misdeed(misdeed);
+        let leave = self.standing.misdeed(peer, Instant::now());
+        self.tell_score(&peer);
+        if leave {
+            self.refuse(peer, Unwanted::Misdeeds);
+        }
+    }
+
+    /// How often what a node says turned out true.
+    pub(super) fn set_truth(&mut self, node: NodeId, truth: f64) {
+        if let Some(peer) = peer_of(node) {
+            self.standing.set_truth(peer, truth, Instant::now());
+            self.tell_score(&peer);
+        }
+    }
+
+    /// Lets gossip know what a peer is worth.
+    fn tell_score(&mut self, peer: &PeerId) {
+        let score = self.standing.score(peer, Instant::now());
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            // One that is not connected is told when it joins.
+            let _ = gossip.set_application_score(peer, score);
+        }
+    }
+
+    /// Leaves a peer, and stays away from it for a while.
+    fn refuse(&mut self, peer: PeerId, why: Unwanted) {
+        tracing::debug!(%peer, ?why, "peer is left");
+        self.metrics.left(why);
         let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.remove_peer(&peer);
         // This also closes its connections.
@@ -111,7 +147,7 @@ impl Actor {
         }
     }
 
-    /// Forgets peers of other networks whose time is up.
+    /// Forgets refused peers whose time is up.
     pub(super) fn forgive(&mut self, now: Instant) {
         while let Some((peer, until)) = self.refused.front().copied() {
             if now < until {

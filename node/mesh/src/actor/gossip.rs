@@ -91,6 +91,9 @@ impl Actor {
     }
 
     fn gossip_joined(&mut self, peer: PeerId) {
+        if self.clients.contains(&peer) {
+            return;
+        }
         let nobody = self.gossip_peers.is_empty();
         if self.gossip_peers.insert(peer) && nobody {
             self.outbox.keep(MeshEvent::GossipJoined);

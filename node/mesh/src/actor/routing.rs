@@ -56,6 +56,8 @@ impl Actor {
         let dialled = link.outgoing.then(|| link.address.clone());
         let told = told.map(|told| without_peer(told.clone()));
         let addresses: Vec<_> = dialled.into_iter().chain(told).take(ADDRESSES_MAX).collect();
+        let may_tell = |address: &&Multiaddr| scope::ip_of(address).is_some();
+        self.peers.listens(&peer, addresses.iter().filter(may_tell).cloned().collect());
         for address in &addresses {
             self.rules.told(connection, address, Instant::now());
         }
@@ -184,11 +186,9 @@ impl Actor {
             kad::Event::RoutingUpdated { old_peer: Some(evicted), .. } => {
                 self.dial_failures.remove(&evicted);
             }
-            kad::Event::InboundRequest {
-                request:
-                    kad::InboundRequest::PutRecord { .. } | kad::InboundRequest::AddProvider { .. },
-            } => {
-                // Dropped: no record is kept until it can be verified.
+            kad::Event::InboundRequest { request } => self.on_kad_request(request),
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                self.on_kad_progress(id, result, step.last);
             }
             event => tracing::trace!(?event, "kad"),
         }

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use homehost_protocol::rpc::{Request, Response};
 use homehost_protocol::{NodeId, Scope};
+use libp2p::PeerId;
 use libp2p::request_response::{self, InboundFailure, Message, OutboundFailure};
 use tokio::sync::oneshot;
 
 use super::Actor;
-use crate::metrics::RpcRefusal;
+use crate::codec::{Asked, Door};
+use crate::metrics::{Rpc, RpcRefusal};
 use crate::node_id::{node_of, peer_of};
 use crate::token_bucket::{Budgets, Rate};
 use crate::{MeshEvent, ReplyToken, RequestError};
@@ -24,7 +26,7 @@ const BUDGETS_MAX: usize = 1024;
 /// Our own requests under way. Reconciliation needs one per peer.
 const REQUESTS_MAX: usize = 256;
 
-type Event = request_response::Event<Request, Response>;
+type Event = request_response::Event<Asked, Response>;
 
 pub(super) fn budgets() -> Budgets<NodeId> {
     Budgets::new(RATE, BUDGETS_MAX)
@@ -42,21 +44,19 @@ impl Actor {
         let refusal = match peer_of(to).filter(|peer| self.peers.is_connected(peer)) {
             None => RequestError::NotConnected(to),
             Some(_) if self.requests.len() >= REQUESTS_MAX => RequestError::Busy,
-            Some(peer) => match self.swarm.behaviour_mut().directory.as_mut() {
-                Some(directory) => {
-                    let id = directory.send_request(&peer, request);
-                    self.requests.insert(id, reply);
-                    return;
-                }
-                None => RequestError::Unsupported,
-            },
+            Some(peer) => {
+                let directory = &mut self.swarm.behaviour_mut().directory;
+                let id = directory.send_request(&peer, Asked::ours(request));
+                self.requests.insert(id, reply);
+                return;
+            }
         };
         // It may have gone meanwhile.
         let _ = reply.send(Err(refusal));
     }
 
     pub(super) fn respond(&mut self, reply: ReplyToken, response: Response) {
-        let Some(directory) = self.swarm.behaviour_mut().directory.as_mut() else { return };
+        let directory = &mut self.swarm.behaviour_mut().directory;
         if directory.send_response(reply.channel, response).is_err() {
             tracing::debug!("the answer came too late");
         }
@@ -66,11 +66,7 @@ impl Actor {
         match event {
             Event::Message { peer, message, .. } => match message {
                 Message::Request { request, channel, .. } => {
-                    let scope = self.peers.scope(&peer);
-                    let on_link = matches!(scope, Some(Scope::Loopback | Scope::OnLink));
-                    let Some(from) = node_of(&peer) else { return };
-                    let reply = ReplyToken { channel };
-                    self.on_request(MeshEvent::Request { from, on_link, request, reply }, from);
+                    self.on_request(peer, request, ReplyToken { channel });
                 }
                 Message::Response { request_id, response } => {
                     if let Some(reply) = self.requests.remove(&request_id) {
@@ -85,32 +81,47 @@ impl Actor {
             }
             Event::InboundFailure { peer, error, .. } => {
                 tracing::debug!(%peer, %error, "a request was not answered");
-                let malformed = matches!(&error, InboundFailure::Io(io)
-                    if io.kind() == std::io::ErrorKind::InvalidData);
-                // Dropping the channel was our own doing, and is counted there.
-                if !matches!(error, InboundFailure::ResponseOmission) {
-                    self.metrics.rpc_refused(if malformed {
-                        RpcRefusal::Malformed
-                    } else {
-                        RpcRefusal::Unanswered
-                    });
-                }
+                self.not_answered(Rpc::Directory, &error);
             }
             Event::ResponseSent { .. } => {}
         }
     }
 
+    /// An inbound request came to nothing.
+    pub(super) fn not_answered(&self, rpc: Rpc, error: &InboundFailure) {
+        let malformed = matches!(error, InboundFailure::Io(io)
+            if io.kind() == std::io::ErrorKind::InvalidData);
+        // Dropping the channel was our own doing, and is counted there.
+        if !matches!(error, InboundFailure::ResponseOmission) {
+            let refusal = if malformed { RpcRefusal::Malformed } else { RpcRefusal::Unanswered };
+            self.metrics.rpc_refused(rpc, refusal);
+        }
+    }
+
     /// Passes a request on, or refuses it by dropping its channel.
-    fn on_request(&mut self, event: MeshEvent, from: NodeId) {
-        if !self.budgets.take(from, Instant::now()) {
-            self.metrics.rpc_refused(RpcRefusal::Budget);
-        } else if self.outbox.offer(event).is_err() {
-            self.metrics.rpc_refused(RpcRefusal::Busy);
+    fn on_request(&mut self, peer: PeerId, asked: Asked, reply: ReplyToken) {
+        let Some(from) = node_of(&peer) else { return };
+        let Asked { request, door } = asked;
+        let client = door == Door::Query;
+        let (rpc, within_budget) = if client {
+            (Rpc::Query, self.client_asks(&peer, from))
+        } else if self.clients.contains(&peer) {
+            return self.metrics.rpc_refused(Rpc::Directory, RpcRefusal::Stranger);
+        } else {
+            (Rpc::Directory, self.budgets.take(from, Instant::now()))
+        };
+        if !within_budget {
+            return self.metrics.rpc_refused(rpc, RpcRefusal::Budget);
+        }
+        let on_link = matches!(self.peers.scope(&peer), Some(Scope::Loopback | Scope::OnLink));
+        let event = MeshEvent::Request { from, client, on_link, request, reply };
+        if self.outbox.offer(event).is_err() {
+            self.metrics.rpc_refused(rpc, RpcRefusal::Busy);
         }
     }
 }
 
-fn why(error: &OutboundFailure) -> RequestError {
+pub(super) fn why(error: &OutboundFailure) -> RequestError {
     match error {
         OutboundFailure::Timeout => RequestError::Timeout,
         OutboundFailure::UnsupportedProtocols => RequestError::Unsupported,

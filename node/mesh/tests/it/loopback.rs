@@ -1,17 +1,10 @@
 //! Whole meshes on 127.0.0.1, in one process, on free ports.
-//!
-//! Nothing here sleeps to synchronise: every wait is for an event or a
-//! snapshot, and fails after [`PATIENCE`].
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
-
-use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homehost_mesh::{
-    GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr, Published,
-    RequestError, Role, StartError, start,
+    GossipVerdict, MeshEvent, Multiaddr, Published, RequestError, Role, StartError, start,
 };
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::RPC_RESPONSE_BYTES_MAX;
@@ -20,135 +13,9 @@ use homehost_protocol::rpc::{HeldRecord, Request, Response};
 use homehost_protocol::{NetworkName, NodeId, ServerId};
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Far more than anything here takes, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long nothing must happen where nothing may: three gossip heartbeats.
-const SILENCE: Duration = Duration::from_secs(3);
-
-struct Node {
-    handle: MeshHandle,
-    events: mpsc::Receiver<MeshEvent>,
-    /// Events that a test has not asked for yet.
-    seen: VecDeque<MeshEvent>,
-    tasks: Tasks,
-    registry: Registry,
-}
-
-fn config(seed: u8, role: Role, bootstrap: &[Multiaddr]) -> MeshConfig {
-    MeshConfig {
-        key_seed: [seed; 32],
-        network: "mesh-test".parse().unwrap(),
-        role,
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-        bootstrap: bootstrap.to_vec(),
-        external: vec![],
-        mdns: false,
-        agent: "test/1".into(),
-    }
-}
-
-impl Node {
-    fn start(config: MeshConfig) -> Self {
-        let (tasks, mut registry) = (Tasks::default(), Registry::default());
-        let (handle, events) = start(config, &mut registry, &tasks).unwrap();
-        Self { handle, events, seen: VecDeque::new(), tasks, registry }
-    }
-
-    fn host(seed: u8, bootstrap: &[Multiaddr]) -> Self {
-        Self::start(config(seed, Role::Host, bootstrap))
-    }
-
-    fn id(&self) -> NodeId {
-        self.handle.node()
-    }
-
-    /// The first event that `pick` takes; the others are kept.
-    async fn event<T>(&mut self, mut pick: impl FnMut(&MeshEvent) -> Option<T>) -> T {
-        if let Some(found) = self.seen.iter().enumerate().find_map(|(n, e)| Some((n, pick(e)?))) {
-            self.seen.remove(found.0);
-            return found.1;
-        }
-        let wait = async {
-            loop {
-                let event = self.events.recv().await.expect("the mesh runs");
-                match pick(&event) {
-                    Some(found) => return found,
-                    None => self.seen.push_back(event),
-                }
-            }
-        };
-        timeout(PATIENCE, wait).await.expect("the event comes")
-    }
-
-    /// The status once `pick` takes it.
-    async fn status<T>(&self, mut pick: impl FnMut(&MeshStatus) -> Option<T>) -> T {
-        let mut status = self.handle.status();
-        let wait = async {
-            loop {
-                let found = pick(&status.borrow_and_update());
-                if let Some(found) = found {
-                    return found;
-                }
-                status.changed().await.expect("the mesh runs");
-            }
-        };
-        timeout(PATIENCE, wait).await.expect("the status comes")
-    }
-
-    async fn address(&self) -> Multiaddr {
-        self.status(|status| status.listening.first().cloned()).await
-    }
-
-    async fn knows(&self, others: impl IntoIterator<Item = NodeId>) {
-        let others: BTreeSet<_> = others.into_iter().collect();
-        self.status(|status| {
-            let peers: BTreeSet<_> = status.peers.iter().map(|peer| peer.node).collect();
-            others.is_subset(&peers).then_some(())
-        })
-        .await;
-    }
-
-    /// The next gossip message, judged.
-    async fn gossip(&mut self, verdict: GossipVerdict) -> (NodeId, Vec<u8>) {
-        let event = loop {
-            if let Some(at) = self.seen.iter().position(|e| matches!(e, MeshEvent::Gossip { .. })) {
-                break self.seen.remove(at).unwrap();
-            }
-            let next = timeout(PATIENCE, self.events.recv()).await.expect("gossip comes");
-            self.seen.push_back(next.expect("the mesh runs"));
-        };
-        let MeshEvent::Gossip { from, message, token, .. } = event else { unreachable!() };
-        self.handle.judge(token, verdict).await;
-        (from, message)
-    }
-
-    async fn hears_no_gossip(&mut self) {
-        let wait = async {
-            loop {
-                let event = self.events.recv().await.expect("the mesh runs");
-                assert!(!matches!(event, MeshEvent::Gossip { .. }), "{event:?}");
-            }
-        };
-        assert!(timeout(SILENCE, wait).await.is_err());
-    }
-
-    fn metric(&self, name: &str) -> String {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let line = text.lines().find(|line| line.starts_with(name));
-        line.map_or("absent", |line| line.rsplit(' ').next().unwrap()).to_owned()
-    }
-
-    async fn stop(self) {
-        self.tasks.handle().stop();
-        timeout(PATIENCE, self.tasks.drained()).await.expect("it stops");
-        assert!(self.tasks.failure().is_none());
-    }
-}
+use crate::node::{Node, PATIENCE, config};
 
 async fn publish(node: &Node, message: &[u8]) {
     // Whoever has joined may not have told its topics yet.
@@ -291,7 +158,7 @@ async fn requests_are_answered_within_limits_and_budget() {
     assert!(matches!(asking.await.unwrap(), Err(RequestError::Refused(_))));
 
     // Longer than a request may be: it does not arrive.
-    let long = Request::Offer { envelopes: vec![vec![1; 1100]; 16] };
+    let long = Request::Offer { envelopes: vec![vec![1; 4200]; 16] };
     assert!(matches!(a.handle.request(to, long).await, Err(RequestError::Refused(_))));
 
     // Nobody is asked who is not connected.
@@ -316,7 +183,10 @@ async fn requests_are_answered_within_limits_and_budget() {
     };
     assert!(arrived > 5, "{arrived}");
     assert!(matches!(refusal, Err(RequestError::Refused(_))), "{refusal:?}");
-    assert_eq!(b.metric("homehost_mesh_rpc_refused_total{reason=\"budget\"}"), "1");
+    assert_eq!(
+        b.metric("homehost_mesh_rpc_refused_total{rpc=\"directory\",reason=\"budget\"}"),
+        "1"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

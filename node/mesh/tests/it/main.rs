@@ -1,0 +1,7 @@
+//! Whole meshes in one process: one binary, because linking takes longer than
+//! most of the tests.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod loopback;
+mod node;
