@@ -28,6 +28,8 @@ use tokio::sync::{oneshot, watch as watch_channel};
 
 use crate::wire::announce::Announcer;
 use crate::wire::audit::{Audit, Begun, now};
+use crate::wire::exchange::RepairStats;
+use crate::wire::prove::Reports;
 
 pub(crate) use metrics::register_metrics;
 
@@ -60,6 +62,8 @@ pub(crate) struct Control {
     pub(crate) directory: DirectoryHandle,
     pub(crate) hosting: HostingHandle,
     pub(crate) announcer: Announcer,
+    pub(crate) reports: watch_channel::Receiver<Reports>,
+    pub(crate) repairs: Arc<RepairStats>,
     pub(crate) audit: Audit,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ready: AtomicBool,

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use homehost_api::{ErrorKind, NodeApi as _};
 use homehost_dashboard::Token;
 use homehost_hosting::{HostingConfig, HostingHandle, RunAs};
-use homehost_mesh::{DhtConfig, MeshConfig, MeshHandle, Multiaddr, Role};
+use homehost_mesh::{DhtConfig, EnvelopeRules, MeshConfig, MeshHandle, Multiaddr, Role};
 use homehost_protocol::NetworkName;
+use homehost_protocol::keys::DeviceKey;
 use homehost_runtime::Tasks;
 use homehost_store::{DataDir, Ledger, Replica};
 use prometheus_client::registry::Registry;
@@ -24,8 +25,11 @@ use crate::place;
 use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
 use crate::wire::definitions::DefinitionPort;
-use crate::wire::exchange::Exchange;
-use crate::wire::replica::ReplicaPort;
+use crate::wire::exchange::{Exchange, RepairStats};
+use crate::wire::phone_book::PhoneBook;
+use crate::wire::prove::{Prover, Reports};
+use crate::wire::replica::{DhtPort, ReplicaPort};
+use crate::wire::witness::Witness;
 
 /// First of the ports on which the API is looked for.
 const HTTP_PORT: u16 = 7780;
@@ -102,16 +106,23 @@ impl Daemon {
         )
         .await;
 
+        let (dht_port, dht_writer, held) = DhtPort::open(replica.clone(), &network).await;
+        tasks.spawn("dht-writer", dht_writer.run(tasks.shutdown()));
+
         let mut registry = Registry::default();
         let mesh_config = MeshConfig {
             key_seed: identity.node_seed(),
-            network,
+            network: network.clone(),
             role: Role::Host,
             listen: if config.listen.is_empty() { default_listen() } else { config.listen },
             bootstrap: config.bootstrap,
             external: Vec::new(),
             mdns: config.mdns,
-            dht: DhtConfig::default(),
+            dht: DhtConfig {
+                rules: Arc::new(EnvelopeRules::new(network.clone(), Arc::new(directory.keys()))),
+                keeper: Arc::new(dht_port),
+                held,
+            },
             agent: concat!("homehost/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)
@@ -128,8 +139,39 @@ impl Daemon {
         let (announcer, announce) =
             announcement.open().await.map_err(|error| exit::storing(&error))?;
         tasks.spawn("announce", announce.run(tasks.shutdown()));
-        let exchange = Exchange::new(mesh.clone(), directory.clone(), announcer.clone());
+        let node = DeviceKey::from_seed(identity.node_seed());
+        let witness = Witness::new(mesh.clone(), network.clone(), node.clone());
+        let repairs = Arc::<RepairStats>::default();
+        let exchange = Exchange::new(
+            mesh.clone(),
+            directory.clone(),
+            announcer.clone(),
+            witness,
+            repairs.clone(),
+        );
         tasks.spawn("exchange", exchange.run(events, tasks.shutdown()));
+        let (reports_in, reports) = watch::channel(Reports::default());
+        let prover = Prover {
+            mesh: mesh.clone(),
+            announcer: announcer.clone(),
+            network: network.clone(),
+            servers: hosting.servers(),
+            reports: reports_in,
+        };
+        tasks.spawn("prove", prover.run(tasks.shutdown()));
+        let phone_book = PhoneBook {
+            mesh: mesh.clone(),
+            directory: directory.clone(),
+            ledger: ledger.clone(),
+            network,
+            node,
+            signer: {
+                let signer = signer.clone();
+                Box::new(move || Some(signer.clone()))
+            },
+            said: announcer.said(),
+        };
+        tasks.spawn("phone-book", phone_book.run(tasks.shutdown()));
 
         crate::control::register_metrics(&mut registry, &directory, &hosting);
         let (stop, asked) = watch::channel(Stop::No);
@@ -144,6 +186,8 @@ impl Daemon {
             directory,
             hosting,
             announcer,
+            reports,
+            repairs,
             audit: Audit::new(ledger.clone()),
             registry: Arc::new(registry),
             ready: AtomicBool::new(false),

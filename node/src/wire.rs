@@ -6,4 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod definitions;
 pub(crate) mod exchange;
 pub(crate) mod join;
+pub(crate) mod phone_book;
+pub(crate) mod prove;
 pub(crate) mod replica;
+pub(crate) mod witness;

@@ -50,29 +50,33 @@ struct Arrival {
 pub struct Admitted {
     /// One for each envelope, in order.
     pub admissions: Vec<Admission>,
-    /// What should be asked for where the batch came from.
-    pub lacking: Lacking,
+    /// What was new, and what should be asked for where the batch came from.
+    pub heard: Heard,
 }
 
-/// What records refer to that is not here.
+/// What records told that was not known, and what they refer to that is not
+/// here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
+pub struct Heard {
     /// Servers whose listings are not known.
     pub servers: Vec<ServerId>,
     /// Roots whose key chains are not known.
     pub chains: Vec<RootId>,
+    /// Servers that were not known before.
+    pub learned: Vec<ServerId>,
 }
 
-impl Lacking {
-    /// Whether nothing is.
-    pub fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.chains.is_empty()
+impl Heard {
+    fn add(&mut self, other: Self) {
+        self.servers.extend(other.servers);
+        self.chains.extend(other.chains);
+        self.learned.extend(other.learned);
     }
 }
 
 enum Command {
     Admit(Arrival),
-    Gossip { from: NodeId, envelopes: Vec<Vec<u8>>, reply: oneshot::Sender<(Judgement, Lacking)> },
+    Gossip { from: NodeId, envelopes: Vec<Vec<u8>>, reply: oneshot::Sender<(Judgement, Heard)> },
     Search(Query, oneshot::Sender<Vec<RowView>>),
     View(ServerId, oneshot::Sender<Option<RowView>>),
     Answer { request: Box<Request>, on_link: bool, reply: oneshot::Sender<Response> },
@@ -219,7 +223,7 @@ impl DirectoryHandle {
         &self,
         from: NodeId,
         envelopes: Vec<Vec<u8>>,
-    ) -> Result<(Judgement, Lacking), DirectoryClosed> {
+    ) -> Result<(Judgement, Heard), DirectoryClosed> {
         self.ask(|reply| Command::Gossip { from, envelopes, reply }).await
     }
 
@@ -376,8 +380,8 @@ impl Actor {
             Command::Admit(arrival) => self.admit(arrival, now).await,
             Command::Gossip { from, envelopes, reply } => {
                 let (judgement, outputs) = self.core.admit_gossip(from, &envelopes, now);
-                let lacking = self.perform(outputs).await;
-                drop(reply.send((judgement, lacking)));
+                let heard = self.perform(outputs).await;
+                drop(reply.send((judgement, heard)));
             }
             Command::Search(query, reply) => drop(reply.send(self.core.search(&query, now))),
             Command::View(id, reply) => drop(reply.send(self.core.view(&id, now))),
@@ -400,30 +404,29 @@ impl Actor {
         for (bytes, source) in arrival.envelopes {
             let (admission, outputs) = self.core.admit(&bytes, source, now);
             admitted.admissions.push(admission);
-            let lacking = self.perform(outputs).await;
-            admitted.lacking.servers.extend(lacking.servers);
-            admitted.lacking.chains.extend(lacking.chains);
+            admitted.heard.add(self.perform(outputs).await);
         }
         drop(arrival.reply.send(admitted));
     }
 
     /// Does what the core wants; returns what is to be fetched.
-    async fn perform(&self, outputs: Vec<Output>) -> Lacking {
-        let mut lacking = Lacking::default();
+    async fn perform(&self, outputs: Vec<Output>) -> Heard {
+        let mut heard = Heard::default();
         for output in outputs {
             match output {
                 Output::Store { key, value } => self.store.put(key, value).await,
                 Output::Forget { key } => self.store.remove(key).await,
                 // Nobody listening is fine.
                 Output::Changed(id) => drop(self.changes.send(id)),
-                Output::Fetch(ids) => lacking.servers.extend(ids),
-                Output::FetchChain(root) => lacking.chains.push(root),
+                Output::Fetch(ids) => heard.servers.extend(ids),
+                Output::Learned(id) => heard.learned.push(id),
+                Output::FetchChain(root) => heard.chains.push(root),
                 Output::Keys(root) => {
                     self.keys.set(root, self.core.keys_of(&root));
                     drop(self.key_changes.send(root));
                 }
             }
         }
-        lacking
+        heard
     }
 }

@@ -31,6 +31,7 @@ pub use reach::RowReach;
 use row::{HostPresence, Row, Stored};
 pub use row::{RowStatus, RowView};
 use witnesses::Witnesses;
+pub use witnesses::{Net, net_of};
 
 /// Now, on both clocks: the wall clock for what records say, the monotonic one
 /// for how long ago something was heard.
@@ -71,6 +72,8 @@ pub enum Output {
     },
     /// A row is new, changed, or gone.
     Changed(ServerId),
+    /// A server that was not known, told by others.
+    Learned(ServerId),
     /// A host said that it runs servers whose listings are not here: ask whoever
     /// passed that on.
     Fetch(Vec<ServerId>),

@@ -10,15 +10,17 @@
 mod actor;
 pub mod core;
 pub mod port;
+pub mod proof;
 pub mod publisher;
 pub mod reconcile;
 pub mod search;
+pub mod truth;
 
 pub use actor::{
-    Admitted, DirectoryClosed, DirectoryHandle, Lacking, RowChange, SharedChains, start,
+    Admitted, DirectoryClosed, DirectoryHandle, Heard, RowChange, SharedChains, start,
 };
 pub use core::{
-    Admission, Directory, Judgement, Loaded, Moment, Refusal, RowReach, RowStatus, RowView, Source,
-    Stats,
+    Admission, Directory, Judgement, Loaded, Moment, Net, Refusal, RowReach, RowStatus, RowView,
+    Source, Stats, net_of,
 };
 pub use search::{Query, Sort};

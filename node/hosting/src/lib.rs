@@ -38,6 +38,7 @@ pub use error::{AddError, ErrorClass, LogsError, PowerError, RemoveError, StartE
 pub use handle::{HostingConfig, HostingHandle, KeepData, Servers, start};
 pub use port::{DefinitionStore, StoreFailure};
 pub use ports::{AUTO_PORTS, PortConflict, PortError, parse_port};
+pub use query::probe;
 pub use shim::shim_main;
 pub use start_line::{ExecError, LINE_BYTES_MAX, WORDS_MAX, parse_exec};
 pub use view::{ExitReport, LogLine, ServerView, State};

@@ -1,6 +1,7 @@
 //! Asking a game whether it answers, and how many play.
 //!
-//! Only servers of this node are asked, on loopback. That makes them no friends:
+//! Servers of this node are asked on loopback, and those of others when the node
+//! is their witness. Neither are friends:
 //! every answer is bounded in size and time, whatever it says of itself.
 
 mod a2s;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use gamedig::protocols::types::TimeoutSettings;
 use homehost_protocol::Transport;
+use homehost_protocol::record::reach::ProbeProtocol;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -88,6 +90,45 @@ impl Querier {
                 asked.await.ok()?
             }
         }
+    }
+}
+
+/// Time that a game somewhere else gets to answer: three round trips around the
+/// world, and a slow start.
+const AFAR_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Asks a game of another host whether it answers; how many play, if it tells.
+/// `None` when there is no answer.
+///
+/// Whoever calls this says when and whom: nobody may be made a nuisance of.
+pub async fn probe(address: SocketAddr, protocol: ProbeProtocol) -> Option<Option<u16>> {
+    let answer = match protocol {
+        ProbeProtocol::Tcp => {
+            let connected = tokio::time::timeout(AFAR_TIMEOUT, TcpStream::connect(address)).await;
+            connected.ok()?.ok().map(|_| Answer::default())
+        }
+        ProbeProtocol::Luanti => luanti::probe(address, AFAR_TIMEOUT).await.then(Answer::default),
+        ProbeProtocol::A2s => within(AFAR_TIMEOUT, a2s::ask(address)).await?,
+        ProbeProtocol::Quake3 => within(AFAR_TIMEOUT, quake3::ask(address)).await?,
+        ProbeProtocol::Minecraft => within(AFAR_TIMEOUT, minecraft::ask(address)).await,
+    };
+    answer.map(|answer| answer.players)
+}
+
+impl QueryKind {
+    /// How others may ask over this transport, if they may: only by what
+    /// answers a challenge, so that nobody's address can be made to answer for
+    /// another's.
+    pub fn probe(self, transport: Transport) -> Option<ProbeProtocol> {
+        let protocol = match self {
+            Self::A2s => ProbeProtocol::A2s,
+            Self::Minecraft => ProbeProtocol::Minecraft,
+            Self::Quake3 => ProbeProtocol::Quake3,
+            Self::Luanti => ProbeProtocol::Luanti,
+            Self::Tcp => ProbeProtocol::Tcp,
+            Self::None => return None,
+        };
+        (protocol.transport() == transport).then_some(protocol)
     }
 }
 

@@ -16,13 +16,16 @@ use homehost_protocol::record::{RecordSigner, SignError};
 use homehost_protocol::rpc::Request;
 use homehost_protocol::validate::{IgnoreReason, NoChains};
 use homehost_protocol::{
-    JoinAddress, NodeId, Record, Scope, ServerId, ServerListing, UnixMillis, Verdict, validate,
+    JoinAddress, NetworkName, NodeId, ReachAttest, Record, Scope, ServerId, ServerListing,
+    UnixMillis, Verdict, validate,
 };
 use homehost_runtime::{Shutdown, wall_ms};
 use homehost_store::{Batch, Ledger, Row, StoreError, Table};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::join::{join_addresses, own_ips};
+
+mod reach;
 
 /// How often the publisher looks whether something is due.
 const TICK: Duration = Duration::from_millis(500);
@@ -43,6 +46,7 @@ type Servers = Arc<BTreeMap<ServerId, ServerView>>;
 enum Told {
     Rejoined,
     PeerJoined(NodeId, Scope),
+    Proved(ServerId, Box<ReachAttest>),
 }
 
 /// The side that is told what happened on the mesh.
@@ -51,6 +55,7 @@ pub(crate) struct Announcer {
     told: mpsc::Sender<Told>,
     speaking: watch::Receiver<bool>,
     problems: watch::Receiver<Problems>,
+    said: Arc<Notify>,
 }
 
 impl Announcer {
@@ -63,6 +68,17 @@ impl Announcer {
     /// A peer that keeps a replica is here.
     pub(crate) fn peer_joined(&self, node: NodeId, scope: Scope) {
         let _ = self.told.try_send(Told::PeerJoined(node, scope));
+    }
+
+    /// Is told when something new was said.
+    pub(crate) fn said(&self) -> Arc<Notify> {
+        self.said.clone()
+    }
+
+    /// Witnesses were asked whether they reach a server.
+    pub(crate) fn proved(&self, id: ServerId, reach: ReachAttest) {
+        // Over the bound, the next proof is said.
+        let _ = self.told.try_send(Told::Proved(id, Box::new(reach)));
     }
 
     /// Why servers that run are not listed.
@@ -116,6 +132,7 @@ impl Announcement {
             self.ledger.commit(gone).await?;
         }
         let (told, inbox) = mpsc::channel(QUEUE);
+        let said = Arc::<Notify>::default();
         let (speaking_in, speaking) = watch::channel(publisher.says_anything());
         let (problems_in, problems) = watch::channel(Problems::default());
         let task = AnnounceTask {
@@ -124,8 +141,10 @@ impl Announcement {
             inbox,
             speaking: speaking_in,
             problems: problems_in,
+            reach: BTreeMap::new(),
+            said: said.clone(),
         };
-        Ok((Announcer { told, speaking, problems }, task))
+        Ok((Announcer { told, speaking, problems, said }, task))
     }
 
     /// What this node said on this network; a folder may have been on others.
@@ -146,9 +165,20 @@ pub(crate) struct AnnounceTask {
     inbox: mpsc::Receiver<Told>,
     speaking: watch::Sender<bool>,
     problems: watch::Sender<Problems>,
+    /// Who reached our servers, as it was said last.
+    reach: BTreeMap<ServerId, Vec<u8>>,
+    said: Arc<Notify>,
 }
 
 impl AnnounceTask {
+    fn network(&self) -> &NetworkName {
+        self.parts.signer.network()
+    }
+
+    fn signer(&self) -> anyhow::Result<&RecordSigner> {
+        Ok(&self.parts.signer)
+    }
+
     /// Runs until the node stops.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
         let mut ticks = tokio::time::interval(TICK);
@@ -173,6 +203,7 @@ impl AnnounceTask {
             }
             Told::PeerJoined(node, scope) if scope != Scope::Global => self.offer(node).await,
             Told::PeerJoined(..) => {}
+            Told::Proved(id, reach) => self.say_reach(id, *reach).await,
         }
     }
 
@@ -227,11 +258,16 @@ impl AnnounceTask {
             match signed {
                 Ok(envelope) => {
                     self.problem(&proposal, None);
-                    if self.is_near_only(&proposal) {
-                        near.push(envelope);
+                    let topic = topic_of(&proposal);
+                    let to = if self.is_near_only(&proposal) {
+                        &mut near
                     } else {
-                        far.entry(topic_of(&proposal)).or_default().push(envelope);
+                        far.entry(topic).or_default()
+                    };
+                    if let Proposal::Listing(id, _) = &proposal {
+                        to.extend(self.reach.get(id).cloned());
                     }
+                    to.push(envelope);
                     self.publisher.said(proposal, now);
                 }
                 Err(error) => {
@@ -241,6 +277,9 @@ impl AnnounceTask {
                     self.publisher.failed(&proposal, now);
                 }
             }
+        }
+        if far.contains_key(&Topic::Listings) {
+            self.said.notify_one();
         }
         for (topic, envelopes) in far {
             self.publish(topic, envelopes).await;

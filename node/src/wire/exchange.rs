@@ -1,43 +1,33 @@
 //! Mesh and directory: what peers say goes into the directory, what they ask
 //! comes out of it, and what is missing is asked for.
 
+mod repair;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use homehost_directory::{DirectoryHandle, Judgement, Source};
-use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, ReplyToken, RequestError};
+use homehost_directory::truth::Truth;
+use homehost_directory::{DirectoryHandle, Heard, Judgement, RowStatus, Source};
+use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
 use homehost_protocol::gossip::decode_batch;
-use homehost_protocol::limits::{REPLICA_ROWS_MAX, RPC_CHAINS_MAX, RPC_IDS_MAX};
-use homehost_protocol::rpc::query::Query;
-use homehost_protocol::rpc::{Request, Response};
+use homehost_protocol::limits::{RPC_CHAINS_MAX, RPC_IDS_MAX};
+use homehost_protocol::rpc::{Request, Response, Set};
 use homehost_protocol::{NodeId, RootId, Scope, ServerId};
 use homehost_runtime::Shutdown;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::announce::Announcer;
+use super::join::ip_of;
+use super::witness::Witness;
+pub(crate) use repair::RepairStats;
+use repair::{Repair, Snapshots};
 
-/// Whole replicas that are read after every join: one could be a liar's.
-const PULLS_PER_JOIN: usize = 2;
+/// How often it is looked whether a comparison is due.
+const LOOK: Duration = Duration::from_secs(5);
 
-/// How often a node that has not read enough replicas yet looks for another.
-const PULL_AGAIN: Duration = Duration::from_secs(15);
-
-/// Longest time that one pull may take: a full replica of some 220 pages, and as
-/// much again for a slow uplink.
-const PULL_TIME_MAX: Duration = Duration::from_secs(240);
-
-/// How often one page is asked for when the peer is busy, and the pause between.
-const PAGE_TRIES: usize = 5;
-/// See [`PAGE_TRIES`].
-const BUSY_PAUSE: Duration = Duration::from_secs(2);
-
-/// Pages that are read at once; after that a peer answers two a second
-/// (spec/mesh §4), and asking faster would be refused.
-const PAGES_AT_ONCE: usize = 12;
-/// Pause between later pages.
-const PAGE_PAUSE: Duration = Duration::from_millis(550);
+/// A node that did not look for so long has slept, and missed what was said.
+const GAP: Duration = Duration::from_secs(60);
 
 /// A peer may ask us to look at this many servers at one time; the rest is
 /// heard again at the next presence.
@@ -54,38 +44,42 @@ pub(crate) struct Exchange {
     mesh: MeshHandle,
     directory: DirectoryHandle,
     announcer: Announcer,
+    witness: Witness,
     fetches: Arc<Semaphore>,
     fetched: BTreeMap<ServerId, Instant>,
     fetched_order: VecDeque<ServerId>,
     /// Connected peers that keep a replica, and whether they are on the link.
     holders: BTreeMap<NodeId, bool>,
-    pulls: Arc<Pulls>,
-}
-
-/// What came of reading replicas since this node joined.
-#[derive(Default)]
-struct Pulls {
-    done: AtomicUsize,
-    under_way: Mutex<BTreeSet<NodeId>>,
-}
-
-impl Pulls {
-    fn under_way(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// Those of them whose address the directory has been told.
+    met: BTreeSet<NodeId>,
+    repair: Repair,
+    snapshots: Snapshots,
+    truth: Truth,
+    looked: std::time::SystemTime,
 }
 
 impl Exchange {
-    pub(crate) fn new(mesh: MeshHandle, directory: DirectoryHandle, announcer: Announcer) -> Self {
+    pub(crate) fn new(
+        mesh: MeshHandle,
+        directory: DirectoryHandle,
+        announcer: Announcer,
+        witness: Witness,
+        stats: Arc<RepairStats>,
+    ) -> Self {
         Self {
+            repair: Repair::new(mesh.clone(), directory.clone(), stats),
             mesh,
             directory,
             announcer,
+            witness,
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             fetched: BTreeMap::new(),
             fetched_order: VecDeque::new(),
             holders: BTreeMap::new(),
-            pulls: Arc::default(),
+            met: BTreeSet::new(),
+            snapshots: Snapshots::default(),
+            truth: Truth::default(),
+            looked: std::time::SystemTime::now(),
         }
     }
 
@@ -95,16 +89,46 @@ impl Exchange {
         mut events: mpsc::Receiver<MeshEvent>,
         shutdown: Shutdown,
     ) -> Result<(), std::convert::Infallible> {
-        let mut again = tokio::time::interval(PULL_AGAIN);
+        let mut looks = tokio::time::interval(LOOK);
+        let mut status = self.mesh.status();
+        let mut changes = self.directory.changes();
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.stopping() => return Ok(()),
-                _ = again.tick() => self.pull_from_somebody(),
+                _ = looks.tick() => self.look(),
+                Ok(()) = status.changed() => self.meet().await,
                 event = events.recv() => match event {
                     Some(event) => self.handle(event).await,
                     None => return Ok(()),
                 },
+                change = changes.recv() => match change {
+                    Ok(id) => self.changed(id).await,
+                    // What was missed is judged when it changes again.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        // The wall clock goes on while the machine sleeps.
+        let now = std::time::SystemTime::now();
+        if now.duration_since(self.looked).is_ok_and(|gap| gap > LOOK + GAP) {
+            self.repair.joined();
+        }
+        self.looked = now;
+        self.repair.look(&self.holders, self.truth.best(self.holders.keys()));
+    }
+
+    /// Tells the directory whom this node is connected to: their word counts
+    /// when they witness.
+    async fn meet(&mut self) {
+        let peers = self.mesh.status().borrow().peers.clone();
+        for peer in peers.iter().filter(|peer| peer.holds_replica) {
+            if self.met.insert(peer.node) {
+                self.directory.met(peer.node, ip_of(&peer.address)).await;
             }
         }
     }
@@ -115,23 +139,27 @@ impl Exchange {
                 let verdict = self.gossip(from, &message).await;
                 self.mesh.judge(token, verdict).await;
             }
-            MeshEvent::Request { request, on_link, reply, .. } => {
-                self.answer(request, on_link, reply).await;
+            MeshEvent::Request { from, request, on_link, reply, .. } => {
+                self.answer(from, request, on_link, reply).await;
+            }
+            MeshEvent::AttestRequest { from, address, request, reply } => {
+                self.witness.asked(from, address, request, reply);
             }
             MeshEvent::PeerJoined { node, scope, holds_replica } => {
                 if holds_replica {
                     if self.holders.is_empty() {
-                        self.pulls.done.store(0, Ordering::Relaxed);
+                        self.repair.joined();
                     }
                     self.holders.insert(node, scope != Scope::Global);
-                    self.pull_from_somebody();
+                    self.look();
                     self.announcer.peer_joined(node, scope);
                 }
             }
-            MeshEvent::PeerLeft { node } => drop(self.holders.remove(&node)),
+            MeshEvent::PeerLeft { node } => {
+                self.holders.remove(&node);
+                self.met.remove(&node);
+            }
             MeshEvent::GossipJoined => self.announcer.rejoined(),
-            // Not a witness yet: dropping the way back refuses.
-            MeshEvent::AttestRequest { .. } => {}
             MeshEvent::Listening { address } => tracing::debug!(%address, "listening"),
             MeshEvent::ListenFailed { address, reason, .. } => {
                 tracing::warn!(%address, "not listening: {reason}");
@@ -141,11 +169,13 @@ impl Exchange {
 
     async fn gossip(&mut self, from: NodeId, message: &[u8]) -> GossipVerdict {
         let Ok(envelopes) = decode_batch(message) else { return GossipVerdict::Reject };
-        let Ok((judgement, lacking)) = self.directory.admit_gossip(from, envelopes).await else {
+        let Ok((judgement, heard)) = self.directory.admit_gossip(from, envelopes).await else {
             return GossipVerdict::Ignore;
         };
-        self.fetch(from, lacking.servers);
-        self.fetch_chains(from, lacking.chains);
+        for id in &heard.learned {
+            self.truth.learned(*id, from);
+        }
+        self.fetch(from, heard);
         match judgement {
             Judgement::Accept => GossipVerdict::Accept,
             Judgement::Ignore => GossipVerdict::Ignore,
@@ -153,12 +183,34 @@ impl Exchange {
         }
     }
 
-    async fn answer(&self, request: Request, on_link: bool, reply: ReplyToken) {
+    /// A row changed: was it true what a peer brought?
+    async fn changed(&mut self, id: ServerId) {
+        self.snapshots.changed();
+        if !self.truth.awaits(&id) {
+            return;
+        }
+        let outcome = match self.directory.view(id).await {
+            Ok(Some(row)) if row.reach.proved > 0 => self.truth.outcome(&id, true),
+            // Who takes a server back had one, for all we know.
+            Ok(Some(row)) if row.status == RowStatus::Withdrawn => self.truth.forget(&id),
+            Ok(None) => self.truth.outcome(&id, false),
+            Ok(Some(_)) | Err(_) => None,
+        };
+        if let Some((node, truth)) = outcome {
+            self.mesh.set_truth(node, truth).await;
+        }
+    }
+
+    async fn answer(&mut self, from: NodeId, request: Request, on_link: bool, reply: ReplyToken) {
         let response = match request {
             Request::Offer { envelopes } => {
                 let source = Source::Peer { on_link, age: Some(Duration::ZERO) };
                 let offered = envelopes.into_iter().map(|bytes| (bytes, source)).collect();
                 self.directory.admit(offered).await.map(|_| Response::default())
+            }
+            Request::Reconcile { set, message } => {
+                self.compare(from, (set, on_link), message, reply).await;
+                return;
             }
             request => self.directory.answer(request, on_link).await,
         };
@@ -167,8 +219,42 @@ impl Exchange {
         }
     }
 
+    /// Answers a step of a comparison, beside the loop: it takes milliseconds in
+    /// a full replica.
+    async fn compare(
+        &mut self,
+        from: NodeId,
+        (set, on_link): (Set, bool),
+        message: Vec<u8>,
+        reply: ReplyToken,
+    ) {
+        let snapshot = self.snapshots.get(&self.directory, set, on_link).await;
+        let Ok(snapshot) = snapshot else { return };
+        let mesh = self.mesh.clone();
+        tokio::spawn(async move {
+            match tokio::task::spawn_blocking(move || snapshot.answer(&message)).await {
+                Ok(Ok(message)) => {
+                    let response = Response { message: Some(message), ..Response::default() };
+                    mesh.respond(reply, response).await;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%from, "refused to compare: {error}");
+                    mesh.blame(from, Misdeed::Nonsense).await;
+                }
+                // The node is shutting down.
+                Err(_) => {}
+            }
+        });
+    }
+
+    /// Asks a peer for what its records refer to.
+    fn fetch(&mut self, from: NodeId, heard: Heard) {
+        self.fetch_servers(from, heard.servers);
+        self.fetch_chains(from, heard.chains);
+    }
+
     /// Asks a peer for servers that a host says it runs.
-    fn fetch(&mut self, from: NodeId, mut ids: Vec<ServerId>) {
+    fn fetch_servers(&mut self, from: NodeId, mut ids: Vec<ServerId>) {
         let now = Instant::now();
         while let Some(oldest) = self.fetched_order.front() {
             let over = self.fetched.get(oldest).is_none_or(|at| *at + FETCH_PAUSE < now);
@@ -180,25 +266,16 @@ impl Exchange {
         }
         ids.retain(|id| !self.fetched.contains_key(id));
         ids.truncate(RPC_IDS_MAX);
-        // A peer whose replica is being read tells of them anyway.
-        if ids.is_empty() || self.pulls.under_way().contains(&from) {
+        // A peer that is being compared with tells of them anyway.
+        if ids.is_empty() || self.repair.is_under_way(&from) {
             return;
         }
-        let on_link = self.holders.get(&from).copied().unwrap_or(false);
-        // Over the bound, the next presence asks again.
-        let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
-        for id in &ids {
-            self.fetched.insert(*id, now);
-            self.fetched_order.push_back(*id);
-        }
-        let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
-        tokio::spawn(async move {
-            let _held = permit;
-            match mesh.request(from, Request::Get { ids }).await {
-                Ok(response) => drop(admit(&directory, response, on_link).await),
-                Err(error) => tracing::debug!(%from, "failed to fetch listings: {error}"),
+        if self.ask(from, Request::Get { ids: ids.clone() }) {
+            for id in ids {
+                self.fetched.insert(id, now);
+                self.fetched_order.push_back(id);
             }
-        });
+        }
     }
 
     /// Asks a peer for the key chains of roots whose records it passed on.
@@ -206,102 +283,25 @@ impl Exchange {
         roots.sort_unstable();
         roots.dedup();
         roots.truncate(RPC_CHAINS_MAX);
-        if roots.is_empty() {
-            return;
+        if !roots.is_empty() {
+            self.ask(from, Request::Chains { roots });
         }
-        let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
+    }
+
+    /// Asks a peer, and takes in what it answers; false when too much is being
+    /// asked already. What is not asked for now is heard of again.
+    fn ask(&self, from: NodeId, request: Request) -> bool {
+        let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return false };
         let on_link = self.holders.get(&from).copied().unwrap_or(false);
         let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
         tokio::spawn(async move {
             let _held = permit;
-            match mesh.request(from, Request::Chains { roots }).await {
+            match mesh.request(from, request).await {
                 Ok(response) => drop(admit(&directory, response, on_link).await),
-                Err(error) => tracing::debug!(%from, "failed to fetch key chains: {error}"),
+                Err(error) => tracing::debug!(%from, "failed to fetch records: {error}"),
             }
         });
-    }
-
-    /// Reads the replica of a peer that was not read yet, if enough were not.
-    fn pull_from_somebody(&self) {
-        let mut under_way = self.pulls.under_way();
-        let enough = self.pulls.done.load(Ordering::Relaxed) + under_way.len() >= PULLS_PER_JOIN;
-        let next = self.holders.iter().find(|(node, _)| !under_way.contains(*node));
-        let Some((&node, &on_link)) = next.filter(|_| !enough) else { return };
-        under_way.insert(node);
-        drop(under_way);
-        let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
-        let pulls = self.pulls.clone();
-        tokio::spawn(async move {
-            let pull = pull(&mesh, &directory, node, on_link);
-            match tokio::time::timeout(PULL_TIME_MAX, pull).await {
-                Ok(Ok(records)) => {
-                    pulls.done.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(%node, records, "read what a peer holds");
-                }
-                Ok(Err(error)) => tracing::warn!(%node, "failed to read a replica: {error}"),
-                Err(_) => tracing::warn!(%node, "a peer took too long to tell what it holds"),
-            }
-            pulls.under_way().remove(&node);
-        });
-    }
-}
-
-/// Reads a peer's whole replica, page by page; returns how many records it held.
-async fn pull(
-    mesh: &MeshHandle,
-    directory: &DirectoryHandle,
-    node: NodeId,
-    on_link: bool,
-) -> Result<usize, RequestError> {
-    let mut after = None;
-    let mut records = 0;
-    for page in 1.. {
-        if page > PAGES_AT_ONCE {
-            tokio::time::sleep(PAGE_PAUSE).await;
-        }
-        let response = page_after(mesh, node, after).await?;
-        records += response.records.len();
-        let next = id_of(response.cursor.clone());
-        if admit(directory, response, on_link).await.is_err() {
-            return Ok(records);
-        }
-        // A page that does not move on would be asked for again without end.
-        if next <= after || records > 2 * REPLICA_ROWS_MAX {
-            break;
-        }
-        after = next;
-    }
-    Ok(records)
-}
-
-/// The id that a cursor holds.
-fn id_of(cursor: Option<Vec<u8>>) -> Option<ServerId> {
-    cursor?.try_into().ok().map(ServerId)
-}
-
-/// One page; a peer that is over its budget or busy is asked again.
-async fn page_after(
-    mesh: &MeshHandle,
-    node: NodeId,
-    after: Option<ServerId>,
-) -> Result<Response, RequestError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match mesh
-            .request(
-                node,
-                Request::Query { query: Query::default(), cursor: after.map(|id| id.0.to_vec()) },
-            )
-            .await
-        {
-            Err(RequestError::Refused(_) | RequestError::Timeout | RequestError::Busy)
-                if tries < PAGE_TRIES =>
-            {
-                tokio::time::sleep(BUSY_PAUSE).await;
-            }
-            answer => return answer,
-        }
+        true
     }
 }
 

@@ -406,6 +406,7 @@ impl Directory {
         let mut retain_until = header.expires().min(now.wall.plus(header.ttl));
         let mut pace = Bucket::full(LISTING_PACE, now.mono);
         let own = source == Source::Own;
+        let mut learned = false;
         if let Some(row) = self.rows.get_mut(&id) {
             standing((row.header.order(), row.rec_id), (header.order(), validated.id))?;
             // Who only switches a server on and off is slowed down when it is
@@ -423,9 +424,13 @@ impl Directory {
             }
         } else if !own {
             self.make_room(&id, &header.root, &listing, now, outputs)?;
+            learned = true;
         }
         let stored = Stored { first_seen, seen: now.wall, stale: false, envelope: bytes };
         outputs.push(Output::Store { key: row::key(&self.network, &id), value: stored.encode() });
+        if learned {
+            outputs.push(Output::Learned(id));
+        }
         outputs.push(Output::Changed(id));
         self.put_row(Row {
             id,

@@ -26,14 +26,19 @@ const FORGET_AFTER: Duration = Duration::from_secs(48 * 3600);
 /// life of its word, and a bound on what a liar with an address is worth.
 pub(super) const ROWS_PER_WITNESS: u16 = 512;
 
-/// Where a node was met.
+/// The network of a global address, of which one witness counts: /16 of IPv4,
+/// /32 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Net {
+pub enum Net {
+    /// The first two bytes.
     V4([u8; 2]),
+    /// The first four bytes.
     V6([u8; 4]),
 }
 
-fn net_of(ip: IpAddr) -> Option<Net> {
+/// The network of an address; none for those that are near, of which each
+/// counts for itself.
+pub fn net_of(ip: IpAddr) -> Option<Net> {
     if Scope::of(ip) != Scope::Global {
         return None;
     }

@@ -1,0 +1,35 @@
+//! Who reached our servers: signed, and said before the rows that it proves.
+
+use homehost_directory::Source;
+use homehost_protocol::gossip::Topic;
+use homehost_protocol::{ReachAttest, Record, Scope, ServerId, UnixMillis};
+use homehost_runtime::wall_ms;
+
+use super::AnnounceTask;
+
+impl AnnounceTask {
+    /// Signs and says who reached a server.
+    pub(super) async fn say_reach(&mut self, id: ServerId, reach: ReachAttest) {
+        let near = self.network().is_main() && reach.address.scope() != Scope::Global;
+        match self.sign_reach(id, reach).await {
+            Ok(envelope) => {
+                self.reach.insert(id, envelope.clone());
+                if near {
+                    self.offer_to_link(&[envelope]);
+                } else {
+                    self.publish(Topic::Listings, vec![envelope]).await;
+                }
+            }
+            Err(error) => tracing::warn!("failed to say who reached a server: {error}"),
+        }
+    }
+
+    async fn sign_reach(&self, id: ServerId, reach: ReachAttest) -> anyhow::Result<Vec<u8>> {
+        let key = self.parts.key(&[b"reach/", id.as_ref()].concat());
+        let now = wall_ms();
+        let seq = self.parts.ledger.next_seq(&key, now).await?;
+        let envelope = self.signer()?.sign(&Record::ReachAttest(reach), seq, UnixMillis(now))?;
+        self.parts.directory.admit(vec![(envelope.clone(), Source::Own)]).await?;
+        Ok(envelope)
+    }
+}
