@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use homehost_mesh::ask::{AskConnection, AskError, ask};
-use homehost_mesh::{MeshEvent, Multiaddr, Role};
+use homehost_mesh::{MeshEvent, Multiaddr, Protocol, Role};
 use homehost_protocol::rpc::query::Query;
 use homehost_protocol::rpc::{HeldRecord, Request, Response};
 use homehost_protocol::{RootId, ServerId};
@@ -76,6 +76,11 @@ async fn a_client_searches_without_joining_and_within_its_budget() {
     };
     assert!(answered >= 8, "{answered}");
     assert!(matches!(refusal, AskError::Refused), "{refusal:?}");
+    let traffic = handle.traffic();
+    let (received, sent) = traffic.of(Protocol::Query);
+    assert!(sent > 8 * 700 && received > 8 * 30, "{received} in, {sent} out");
+    assert!(traffic.of(Protocol::Identify).1 > 0);
+    assert_eq!((traffic.of(Protocol::Directory), traffic.of(Protocol::Attest)), ((0, 0), (0, 0)));
     let status = handle.status().borrow().clone();
     assert!(status.peers.is_empty() && status.gossip_peers == 0);
     assert!(!answering.is_finished(), "nobody joined");
