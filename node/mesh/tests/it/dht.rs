@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use homehost_mesh::{
-    DhtConfig, DhtError, DhtFacts, DhtKeeper, DhtRefusal, DhtRules, EnvelopeRules, Multiaddr, Role,
+    DhtConfig, DhtError, DhtFacts, DhtKeeper, DhtRefusal, DhtRules, EnvelopeRules, Misdeed,
+    Multiaddr, Role,
 };
 use homehost_protocol::chain::SignedKeyEvent;
 use homehost_protocol::dht::DhtKey;
@@ -167,6 +168,20 @@ async fn a_search_gives_the_best_to_those_who_have_less() {
     for node in [&stale, &empty, &asker] {
         keeps(node, &new).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_blamed_often_is_left() {
+    let node = honest(1, &[]);
+    let at = [node.address().await];
+    let peer = honest(2, &at);
+    all_know_all(&[&node, &peer]).await;
+    node.handle.set_truth(peer.id(), 0.9).await;
+    for _ in 0..4 {
+        node.handle.blame(peer.id(), Misdeed::Withheld).await;
+    }
+    node.status(|status| status.peers.is_empty().then_some(())).await;
+    assert_eq!(node.metric("homehost_mesh_misdeeds_total{kind=\"withheld\"}"), "4");
 }
 
 /// Takes whatever it is given.
