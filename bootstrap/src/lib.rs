@@ -3,7 +3,8 @@
 //!
 //! It owns one folder with its key, and prints the address by which hosts find
 //! it. It never holds a listing, a game server or a player: the mesh runs in
-//! the Bootstrap role, which neither takes gossip nor answers for records.
+//! the Bootstrap role, which neither takes gossip nor keeps records. Questions of
+//! clients it passes on to hosts.
 //!
 //! The page for those who run one is `docs/bootstrap.md`.
 

@@ -22,6 +22,7 @@ use crate::behaviour::CLIENT_VERSION;
 use crate::codec::{self, Asked, DirectoryCodec};
 use crate::dial_gate::DialRules;
 use crate::handle::REQUEST_TIMEOUT;
+use crate::traffic::Traffic;
 use crate::{node_id, transport};
 
 /// Why a node could not be asked.
@@ -212,8 +213,9 @@ impl AskConnection {
 fn swarm(address: &Multiaddr) -> Result<Swarm<Behaviour>, AskError> {
     let keypair = Keypair::generate_ed25519();
     let rules = DialRules::new(std::slice::from_ref(address), &[], Instant::now());
-    let transport = transport::build(&keypair, rules, &mut Registry::default())
-        .map_err(|error| AskError::Setup(error.to_string()))?;
+    let transport =
+        transport::build(&keypair, rules, &mut Registry::default(), &Traffic::default())
+            .map_err(|error| AskError::Setup(error.to_string()))?;
     let identify = identify::Config::new(CLIENT_VERSION.into(), keypair.public())
         .with_agent_version(concat!("homehost-ask/", env!("CARGO_PKG_VERSION")).into())
         .with_cache_size(0);

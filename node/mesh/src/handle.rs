@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::DhtCommand;
+use crate::traffic::{MeshTraffic, Traffic};
 use crate::{
     AttestToken, DhtAnswer, DhtError, GossipToken, GossipVerdict, MeshStatus, Misdeed, ReplyToken,
 };
@@ -120,6 +121,7 @@ pub struct MeshHandle {
     pub(crate) node: NodeId,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) status: watch::Receiver<Arc<MeshStatus>>,
+    pub(crate) traffic: Traffic,
 }
 
 impl MeshHandle {
@@ -132,6 +134,11 @@ impl MeshHandle {
     /// of peers, some seconds.
     pub fn status(&self) -> watch::Receiver<Arc<MeshStatus>> {
         self.status.clone()
+    }
+
+    /// How many bytes went over the mesh since the start, and for what.
+    pub fn traffic(&self) -> MeshTraffic {
+        self.traffic.snapshot()
     }
 
     /// Sends a batch of envelopes to all who take the topic.

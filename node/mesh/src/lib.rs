@@ -33,6 +33,7 @@ mod standing;
 mod start;
 mod status;
 mod token_bucket;
+mod traffic;
 mod transport;
 
 pub use libp2p::Multiaddr;
@@ -47,3 +48,4 @@ pub use event::{AttestToken, GossipToken, GossipVerdict, MeshEvent, Misdeed, Rep
 pub use handle::{MeshHandle, PublishError, Published, RequestError};
 pub use start::{StartError, start};
 pub use status::{MeshStatus, ObservedAddress, PeerInfo};
+pub use traffic::{MeshTraffic, Protocol, ProtocolTraffic};

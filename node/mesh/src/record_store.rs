@@ -78,8 +78,6 @@ struct Held {
     value: Vec<u8>,
     id: RecId,
     issuer: RootId,
-    order: (u16, u64),
-    is_chain: bool,
     until: UnixMillis,
     distance: KBucketDistance,
 }
@@ -177,29 +175,17 @@ impl Records {
         self.bytes += value.len();
         *self.of.entry(facts.issuer).or_default() += 1;
         self.near.insert((distance, key.to_vec()));
-        let held = Held {
-            value,
-            id: facts.id,
-            issuer: facts.issuer,
-            order: facts.order,
-            is_chain: facts.chain.is_some(),
-            until,
-            distance,
-        };
+        let held = Held { value, id: facts.id, issuer: facts.issuer, until, distance };
         self.held.insert(key.to_vec(), held);
         Kept::New
     }
 
     /// Whether a record overrules the one that is kept under its key.
     fn stands_against(&self, key: &[u8], facts: &DhtFacts) -> bool {
-        let Some(held) = self.held.get(key) else { return true };
-        if held.is_chain {
-            // Chains are compared event by event; they are rare and long, so
-            // they are read anew. One that no longer holds gives way.
-            return self.rules.check(key, &held.value).map_or(true, |held| facts.overrules(&held));
-        }
-        let (id, issuer, order) = (held.id, held.issuer, held.order);
-        facts.overrules(&DhtFacts { id, issuer, order, expires: held.until, chain: None })
+        // It is judged anew: its key may have been taken back since, and then it
+        // gives way to whatever holds.
+        let held = self.held.get(key).map(|held| self.rules.check(key, &held.value));
+        held.is_none_or(|held| held.map_or(true, |held| facts.overrules(&held)))
     }
 
     /// Makes room for a record: what has expired goes first, then what is

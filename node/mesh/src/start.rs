@@ -19,6 +19,7 @@ use crate::behaviour::{Behaviour, Settings};
 use crate::dial_gate::DialRules;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::traffic::Traffic;
 use crate::{MeshConfig, MeshEvent, MeshHandle, MeshStatus, node_id, scope, transport};
 
 /// Commands on their way to the actor. It never waits for anyone, so that a
@@ -82,7 +83,8 @@ pub fn start(
 
     let rules = DialRules::new(&config.bootstrap, &config.listen, Instant::now());
     let mdns = config.mdns && config.listen.iter().any(|at| scope::of(at) != Scope::Loopback);
-    let transport = transport::build(&keypair, rules.clone(), registry).map_err(key)?;
+    let traffic = Traffic::new(registry);
+    let transport = transport::build(&keypair, rules.clone(), registry, &traffic).map_err(key)?;
     let behaviour = Behaviour::new(&Settings {
         keypair: &keypair,
         network: &config.network,
@@ -121,7 +123,7 @@ pub fn start(
         shutdown: tasks.shutdown(),
     });
     tasks.spawn("mesh", actor.run());
-    Ok((MeshHandle { node, commands, status: snapshots }, events))
+    Ok((MeshHandle { node, commands, status: snapshots, traffic }, events))
 }
 
 /// Listens on all addresses that work, and tells of the others.

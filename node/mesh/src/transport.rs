@@ -16,6 +16,7 @@ use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
 use socket2::{Domain, Socket, Type};
 
 use crate::dial_gate::{DialGate, DialRules, NameGate};
+use crate::traffic::Traffic;
 
 /// Longest time from a dial or an accepted connection to a secure, multiplexed
 /// one. Ten seconds are thirty round trips around the world.
@@ -38,7 +39,7 @@ fn direct(keypair: &Keypair, rules: DialRules) -> Result<Direct, noise::Error> {
     Ok(DialGate::new(both.boxed(), rules))
 }
 
-/// Builds the transport; both kinds share one gate and one count of bytes.
+/// Builds the transport; both kinds share one gate and the counts of bytes.
 ///
 /// # Errors
 /// The key cannot make a Noise identity.
@@ -46,6 +47,7 @@ pub(crate) fn build(
     keypair: &Keypair,
     rules: DialRules,
     registry: &mut Registry,
+    traffic: &Traffic,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let named = match dns::tokio::Transport::system(direct(keypair, rules.clone())?) {
         Ok(named) => NameGate::new(named.boxed(), rules).boxed(),
@@ -54,8 +56,12 @@ pub(crate) fn build(
             direct(keypair, rules)?.boxed()
         }
     };
+    let traffic = traffic.clone();
     Ok(BandwidthTransport::new(named, registry)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .map(move |(peer, muxer), _| {
+            let counted = traffic.muxer(StreamMuxerBox::new(muxer));
+            (peer, StreamMuxerBox::new(counted))
+        })
         .boxed())
 }
 

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::dht::DhtRefusal;
 
-/// Values are seven numbers: issuer, epoch, seq, expiry, and what fills them.
-#[derive(Default)]
-struct Rules(AtomicU64);
+/// Values are numbers: issuer, epoch, seq, expiry, and what fills them. There is
+/// a clock, and an issuer whose keys were taken back.
+struct Rules(AtomicU64, AtomicU64);
 
 fn value(issuer: u8, order: (u16, u64), expires: u64, bytes: usize) -> Vec<u8> {
     let mut value = vec![issuer];
@@ -21,6 +21,9 @@ fn value(issuer: u8, order: (u16, u64), expires: u64, bytes: usize) -> Vec<u8> {
 impl DhtRules for Rules {
     fn check(&self, _: &[u8], value: &[u8]) -> Result<DhtFacts, DhtRefusal> {
         let expires = u64::from_be_bytes(value[11..19].try_into().unwrap());
+        if u64::from(value[0]) == self.1.load(Ordering::Relaxed) {
+            return Err(DhtRefusal::Ignored("revoked".into()));
+        }
         if expires <= self.now().0 {
             return Err(DhtRefusal::Ignored("expired".into()));
         }
@@ -67,7 +70,8 @@ impl Bench {
     }
 
     fn with(held: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
-        let (rules, mirror) = (Arc::new(Rules::default()), Arc::new(Mirror::default()));
+        let rules = Arc::new(Rules(AtomicU64::new(0), AtomicU64::new(u64::MAX)));
+        let mirror = Arc::new(Mirror::default());
         mirror.0.lock().unwrap().extend(held.iter().cloned());
         let (rules_too, keeper) = (Arc::clone(&rules) as _, Arc::clone(&mirror) as _);
         let config = DhtConfig { rules: rules_too, keeper, held };
@@ -191,6 +195,16 @@ fn the_newest_stays_whatever_the_order_of_arrival() {
         assert_eq!(bench.records.value(b"key"), Some(best.as_slice()), "seed {seed}");
         assert_eq!(bench.put(b"key", best.clone()), Kept::Same);
     }
+}
+
+#[test]
+fn what_holds_no_longer_gives_way_whatever_its_order() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.put(b"key", value(1, (0, 9), FAR, 30)), Kept::New);
+    assert_eq!(bench.put(b"key", value(2, (0, 1), FAR, 30)), Kept::Older);
+    bench.rules.1.store(1, Ordering::Relaxed);
+    assert_eq!(bench.put(b"key", value(2, (0, 1), FAR, 30)), Kept::New);
+    bench.check("gave way");
 }
 
 #[test]

@@ -3,5 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod attest;
+mod clients;
+mod dht;
 mod loopback;
 mod node;
