@@ -13,8 +13,11 @@
 mod author;
 mod decent;
 mod directory;
+mod forged;
 mod gossip;
 mod js;
+mod rude;
+mod watch;
 
 use std::time::Duration;
 
