@@ -1,7 +1,7 @@
 //! Commands that end, and commands that go on printing.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -115,6 +115,7 @@ fn read_all(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Stri
 #[derive(Debug)]
 pub struct Lines {
     child: Child,
+    stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
@@ -126,15 +127,27 @@ impl Lines {
     /// # Panics
     /// When it cannot be started.
     #[track_caller]
-    pub fn start(command: &mut Command, mut log: std::fs::File) -> Self {
+    pub fn start(command: &mut Command, log: std::fs::File) -> Self {
+        Self::start_with(command.stdin(Stdio::null()), log)
+    }
+
+    /// As [`Lines::start`], for a process that is told what to do line by line.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn start_talk(command: &mut Command, log: std::fs::File) -> Self {
+        Self::start_with(command.stdin(Stdio::piped()), log)
+    }
+
+    #[track_caller]
+    fn start_with(command: &mut Command, mut log: std::fs::File) -> Self {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log.try_clone().expect("a file has two handles"));
+        command.stdout(Stdio::piped()).stderr(log.try_clone().expect("a file has two handles"));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = child.stdout.take().expect("it is piped");
+        let stdin = child.stdin.take();
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -144,7 +157,17 @@ impl Lines {
                 let _ = sender.send(line);
             }
         });
-        Self { child, lines, seen: Vec::new() }
+        Self { child, stdin, lines, seen: Vec::new() }
+    }
+
+    /// Tells it something; one that has ended shows when its answer is awaited.
+    ///
+    /// # Panics
+    /// When it was not started to be talked to.
+    #[track_caller]
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it was started to be talked to");
+        let _ = writeln!(stdin, "{line}");
     }
 
     /// Its process id.

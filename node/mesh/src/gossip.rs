@@ -35,7 +35,18 @@ const HEARTBEAT_DELAY: Duration = Duration::from_millis(500);
 const DUPLICATE_CACHE: Duration = Duration::from_secs(300);
 
 /// A whole gossip frame; a batch and its control messages.
-const TRANSMIT_BYTES_MAX: usize = 16 * 1024;
+const FRAME_BYTES_MAX: usize = 16 * 1024;
+
+/// What gossipsub is told instead: it compares with this not a frame but all
+/// bytes that it has read (`validate_rpc_limits` of libp2p-gossipsub 0.50.1),
+/// which are at most a frame that lacks a byte, its length, and one read more.
+/// Whoever is over it is not heard any more on that connection and does not
+/// learn of it, so two long frames in a row must fit.
+const READ_BYTES_MAX: usize = FRAME_BYTES_MAX + 3 + 8 * 1024;
+
+/// Message ids of one control message: each has 22 bytes on the wire, and with
+/// the default of 5,000 a busy node would send frames that nobody takes.
+const CONTROL_IDS_MAX: usize = 512;
 
 /// Messages that wait for one slow peer.
 const QUEUE_MAX: usize = 256;
@@ -104,7 +115,8 @@ pub(crate) fn behaviour(network: &NetworkName) -> Result<Gossip, String> {
         .heartbeat_interval(HEARTBEAT)
         .heartbeat_initial_delay(HEARTBEAT_DELAY)
         .duplicate_cache_time(DUPLICATE_CACHE)
-        .max_transmit_size(TRANSMIT_BYTES_MAX)
+        .max_transmit_size(READ_BYTES_MAX)
+        .max_control_messages_sent(CONTROL_IDS_MAX)
         .connection_handler_queue_len(QUEUE_MAX)
         .flood_publish(true)
         .validate_messages()

@@ -27,12 +27,12 @@ const NEEDS: &[Need] = &[
     },
     Need {
         package: "nodejs",
-        what: "a game server from npm",
+        what: "a game server and a libp2p from npm",
         is_there: || works("node", &["--version"]),
     },
     Need {
         package: "npm",
-        what: "a game server from npm",
+        what: "a game server and a libp2p from npm",
         is_there: || works("npm", &["--version"]),
     },
     Need {
@@ -76,6 +76,7 @@ pub(crate) fn setup() -> Done {
     once(&games.join("minecraft"), "games/minecraft/package-lock.json", minecraft)?;
     once(&games.join("python"), "games/python/requirements.txt", python)?;
     once(&games.join("quake"), "xtask/src/setup.rs", quake)?;
+    once(&target()?.join("test-js"), "interop/js/package-lock.json", js)?;
     println!("  all is there");
     Ok(())
 }
@@ -131,8 +132,17 @@ fn once(folder: &Path, recipe: &str, fill: fn(&Path) -> Done) -> Done {
 }
 
 fn minecraft(folder: &Path) -> Done {
+    npm("tests/games/minecraft", folder)
+}
+
+fn js(folder: &Path) -> Done {
+    npm("tests/interop/js", folder)
+}
+
+/// Installs what a `package-lock.json` names, and runs nothing of it.
+fn npm(recipe: &str, folder: &Path) -> Done {
     for name in ["package.json", "package-lock.json"] {
-        let from = root().join("tests/games/minecraft").join(name);
+        let from = root().join(recipe).join(name);
         fs::copy(&from, folder.join(name))
             .map_err(|error| Failed(format!("{}: {error}", from.display())))?;
     }

@@ -18,6 +18,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "clippy", about: "no warning is left", run: clippy },
     Step { name: "test", about: "unit tests, documentation, whole nodes", run: test },
     Step { name: "games", about: "real game servers", run: games },
+    Step { name: "interop", about: "js-libp2p as a friend and as a foe", run: interop },
     Step { name: "machine", about: "full and read-only disks", run: machine },
     Step { name: "windows", about: "everything compiles for Windows", run: windows },
     Step { name: "doc", about: "the documentation builds", run: doc },
@@ -35,7 +36,7 @@ fn fmt() -> Done {
 
 fn clippy() -> Done {
     run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
-    run(&mut cargo("clippy --workspace --test games --test machine -- -D warnings"))
+    run(&mut cargo("clippy --workspace --test games --test interop --test machine -- -D warnings"))
 }
 
 fn test() -> Done {
@@ -44,6 +45,10 @@ fn test() -> Done {
 
 fn games() -> Done {
     run(&mut cargo("test --workspace --test games --no-fail-fast"))
+}
+
+fn interop() -> Done {
+    run(&mut cargo("test --workspace --test interop --no-fail-fast"))
 }
 
 fn machine() -> Done {

@@ -1,0 +1,147 @@
+// What a decent peer does.
+
+import { multiaddr } from '@multiformats/multiaddr'
+import { ask } from './directory.js'
+import { join, topics } from './mesh.js'
+import { hex, open, selectors, unhex, validators } from './records.js'
+
+const peers = new Map()
+
+export function peer (name) {
+  const found = peers.get(name)
+  if (found == null) throw new Error(`no peer ${name} was started`)
+  return found
+}
+
+/** The connection over which a peer talks: the last that it made. */
+export function connection (name) {
+  const { made } = peer(name)
+  if (made == null) throw new Error(`${name} is connected to nobody`)
+  return made
+}
+
+const text = (string) => new TextEncoder().encode(string)
+
+/** What a DHT query found, event by event. */
+async function query (events) {
+  const found = { peers: new Set(), values: [], errors: [] }
+  for await (const event of events) {
+    if (event.name === 'PEER_RESPONSE') event.closer.forEach(({ id }) => found.peers.add(`${id}`))
+    if (event.name === 'FINAL_PEER') found.peers.add(`${event.peer.id}`)
+    if (event.name === 'VALUE') found.values.push(hex(event.value))
+    if (event.name === 'QUERY_ERROR') found.errors.push(event.error.message)
+  }
+  return { ...found, peers: [...found.peers] }
+}
+
+export const commands = (say) => ({
+  async start ({ peer: name, ...settings }) {
+    const host = await join(settings)
+    peers.set(name, { host, network: settings.network, topics: topics(settings.network) })
+    host.addEventListener('connection:close', ({ detail }) =>
+      say({ event: 'left', peer: name, node: `${detail.remotePeer}` }))
+    host.services.gossip?.addEventListener('gossipsub:message', ({ detail }) =>
+      say({
+        event: 'message',
+        peer: name,
+        from: `${detail.propagationSource}`,
+        id: detail.msgId,
+        topic: detail.msg.topic,
+        data: hex(detail.msg.data)
+      }))
+    return { id: `${host.peerId}`, addresses: host.getMultiaddrs().map(String) }
+  },
+
+  async stop ({ peer: name }) {
+    await peer(name).host.stop()
+    peers.delete(name)
+  },
+
+  async dial ({ peer: name, address }) {
+    const of = peer(name)
+    of.made = await of.host.dial(multiaddr(address), { signal: AbortSignal.timeout(20_000) })
+    return { node: `${of.made.remotePeer}`, encryption: of.made.encryption, muxer: of.made.multiplexer }
+  },
+
+  hang_up: ({ peer: name }) => connection(name).close(),
+
+  is_connected: ({ peer: name }) => connection(name).status === 'open',
+
+  async identify ({ peer: name }) {
+    const said = await peer(name).host.services.identify.identify(connection(name))
+    return {
+      version: said.protocolVersion,
+      agent: said.agentVersion,
+      protocols: said.protocols,
+      addresses: said.listenAddrs.map(String),
+      observed: `${said.observedAddr}`
+    }
+  },
+
+  ping: ({ peer: name }) =>
+    peer(name).host.services.ping.ping(connection(name).remotePeer),
+
+  /** `topic` is `list` or `pres`. */
+  subscribe ({ peer: name, topic }) {
+    const of = peer(name)
+    of.host.services.gossip.subscribe(of.topics[topic])
+  },
+
+  subscribers ({ peer: name, topic }) {
+    const of = peer(name)
+    return of.host.services.gossip.getSubscribers(of.topics[topic]).map(String)
+  },
+
+  /** Publishes messages one after another, without a pause. */
+  async publish ({ peer: name, topic, messages }) {
+    const { host, topics } = peer(name)
+    const sent = await Promise.all(messages.map((data) =>
+      host.services.gossip.publish(topics[topic], unhex(data))))
+    return Math.min(...sent.map(({ recipients }) => recipients.length))
+  },
+
+  async open ({ envelope }) {
+    const record = await open(unhex(envelope))
+    return {
+      type: record.payloadType,
+      payload: hex(record.payload),
+      key: hex(record.key),
+      network: record.network,
+      root: hex(record.root),
+      epoch: record.epoch,
+      seq: record.seq,
+      // Of a listing.
+      name: record.body.get(4)
+    }
+  },
+
+  ask ({ peer: name, ...question }) {
+    return ask(connection(name), peer(name).network, question)
+  },
+
+  /** Asks the same many times at once; how many were answered. */
+  async ask_many ({ peer: name, count, ...question }) {
+    const asked = await Promise.allSettled(Array.from({ length: count }, () =>
+      ask(connection(name), peer(name).network, question)))
+    const answered = asked.filter(({ status }) => status === 'fulfilled').length
+    return { answered, refused: count - answered }
+  },
+
+  /** Whether a value may be under a key of the DHT. */
+  async validate ({ key, value }) {
+    const validator = validators[key.split('/')[1]]
+    if (validator == null) throw new Error('no such namespace')
+    await validator(text(key), unhex(value))
+  },
+
+  select: ({ key, values }) => selectors[key.split('/')[1]](text(key), values.map(unhex)),
+
+  closest: ({ peer: name, key }) =>
+    query(peer(name).host.services.dht.getClosestPeers(unhex(key))),
+
+  put: ({ peer: name, key, value }) =>
+    query(peer(name).host.services.dht.put(text(key), unhex(value))),
+
+  get: ({ peer: name, key }) =>
+    query(peer(name).host.services.dht.get(text(key)))
+})
