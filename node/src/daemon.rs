@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::control::{Control, Stop};
 use crate::exit::{self, Failure, failure};
 use crate::identity::Identity;
+use crate::identity::keys::Keys;
 use crate::place;
 use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
@@ -86,7 +87,8 @@ impl Daemon {
             failure(exit::of_io(&error), text)
         })?;
         let network = config.network.unwrap_or_else(|| network_of(&config.listen));
-        let signer = identity.signer(network.clone());
+        let node_seed = identity.node_seed().map_err(|error| exit::identity(&error))?;
+        let keys = Keys::new(identity, network.clone());
 
         let tasks = Tasks::default();
         let ledger = Ledger::open(&folder, &tasks).map_err(|error| exit::opening(&error))?;
@@ -104,8 +106,8 @@ impl Daemon {
 
         let mut registry = Registry::default();
         let mesh_config = MeshConfig {
-            key_seed: identity.node_seed(),
-            network,
+            key_seed: node_seed,
+            network: network.clone(),
             role: Role::Host,
             listen: if config.listen.is_empty() { default_listen() } else { config.listen },
             bootstrap: config.bootstrap,
@@ -118,7 +120,8 @@ impl Daemon {
 
         let hosting = start_hosting(&config.data_dir, &ledger, &tasks).await?;
         let announcement = Announcement {
-            signer: signer.clone(),
+            network,
+            keys: keys.watch(),
             ledger: ledger.clone(),
             mesh: mesh.clone(),
             directory: directory.clone(),
@@ -133,10 +136,8 @@ impl Daemon {
         crate::control::register_metrics(&mut registry, &directory, &hosting);
         let (stop, asked) = watch::channel(Stop::No);
         let control = Arc::new_cyclic(|this| Control {
-            node: identity.node(),
-            signer,
+            keys,
             data_dir: config.data_dir.clone(),
-            identity_dir: identity.folder().to_owned(),
             started,
             started_at: audit::now(),
             mesh,
