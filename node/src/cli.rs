@@ -2,6 +2,7 @@
 
 mod client;
 mod demo;
+mod id;
 mod output;
 mod server;
 mod signals;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use homehost_api::{Action, ErrorKind, Identity, NodeStatus, Peer};
+use homehost_api::{Action, ErrorKind, NodeStatus, Peer};
 
 use client::Client;
 use output::Output;
@@ -55,8 +56,11 @@ enum Command {
     },
     /// Show what the node is and how it does
     Status,
-    /// Show who the node is
-    Id,
+    /// Show who the node is, and look after its keys
+    Id {
+        #[command(subcommand)]
+        command: Option<id::IdCommand>,
+    },
     /// List the peers that the node is connected to
     Peers,
     /// Define and run game servers
@@ -122,10 +126,8 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
             output.show(&status, || views::status(&status));
             Ok(())
         }
-        Command::Id => {
-            let identity: Identity = client()?.get("/api/v1/identity").await?;
-            output.show(&identity, || views::identity(&identity));
-            Ok(())
+        Command::Id { command } => {
+            id::run(command.unwrap_or(id::IdCommand::Show), &data_dir, output).await
         }
         Command::Peers => {
             let peers: Vec<Peer> = client()?.get("/api/v1/peers").await?;

@@ -1,6 +1,7 @@
 //! The one door: every action of every person, page and program ends here, and
 //! every view is made here.
 
+pub(crate) mod identity;
 mod metrics;
 mod new_server;
 mod views;
@@ -20,17 +21,18 @@ use homehost_api::{
 use homehost_directory::{DirectoryClosed, DirectoryHandle};
 use homehost_hosting::{ErrorClass, HostingHandle, KeepData, PowerError, ServerView};
 use homehost_mesh::MeshHandle;
-use homehost_protocol::record::RecordSigner;
-use homehost_protocol::{NodeId, ServerId};
+use homehost_protocol::ServerId;
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch as watch_channel};
 
+use crate::identity::keys::Keys;
 use crate::wire::announce::Announcer;
 use crate::wire::audit::{Audit, Begun, now};
 use crate::wire::exchange::RepairStats;
 use crate::wire::prove::Reports;
 
+pub(crate) use identity::UNSEEN;
 pub(crate) use metrics::register_metrics;
 
 /// How long a node without a peer waits before it says so.
@@ -52,10 +54,8 @@ pub(crate) enum Stop {
 
 /// All parts of a running node, behind [`NodeApi`].
 pub(crate) struct Control {
-    pub(crate) node: NodeId,
-    pub(crate) signer: RecordSigner,
+    pub(crate) keys: Keys,
     pub(crate) data_dir: PathBuf,
-    pub(crate) identity_dir: PathBuf,
     pub(crate) started: Instant,
     pub(crate) started_at: String,
     pub(crate) mesh: MeshHandle,
@@ -116,6 +116,7 @@ impl Control {
             at: now(),
             message,
             server: server.map(|server| self.server_view(&server)),
+            prepared: None,
         }
     }
 
@@ -175,6 +176,11 @@ impl Control {
                 Ok(done(&server, "was told"))
             }
             Action::NodeStop { games } => self.stop_node(id, action, *games).await,
+            Action::IdPrepare
+            | Action::IdApply { .. }
+            | Action::IdDeviceAdd { .. }
+            | Action::IdDeviceRevoke { .. }
+            | Action::IdDeviceJoin { .. } => self.change_keys(id, action).await,
         }
     }
 
@@ -184,7 +190,14 @@ impl Control {
         action: &Action,
         new: &homehost_api::NewServer,
     ) -> Result<Receipt, ApiError> {
-        let definition = new_server::definition(new, &self.signer)?;
+        if let Some(root) = self.keys.look(crate::identity::Identity::joining) {
+            let text = format!(
+                "this machine waits to join {root}, and its servers would get other ids then: \
+                 wait, or end it with `homehost id device join --cancel`"
+            );
+            return Err(ApiError::new(ErrorKind::WrongState, text));
+        }
+        let definition = new_server::definition(new, &self.keys.state())?;
         let (server, name) = (definition.id, definition.name.clone());
         let hidden = definition.ports.is_empty();
         self.hosting.add(definition).await.map_err(|error| refused(error.class(), &error))?;
@@ -312,9 +325,9 @@ impl NodeApi for Control {
         let stats = self.directory.stats();
         Ok(NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: self.node.to_string(),
-            root: self.signer.root().to_string(),
-            network: self.signer.network().to_string(),
+            node: self.keys.node().to_string(),
+            root: self.keys.state().chain.root().to_string(),
+            network: self.keys.network().to_string(),
             started: self.started_at.clone(),
             pid: std::process::id(),
             data_dir: self.data_dir.display().to_string(),
@@ -325,19 +338,16 @@ impl NodeApi for Control {
             tombstones: stats.tombstones,
             servers_running: servers.values().filter(|server| server.pid.is_some()).count(),
             servers: servers.len(),
+            attention: self.attention(),
             refused: stats.refused.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         })
     }
 
     async fn identity(&self) -> Result<Identity, ApiError> {
-        Ok(Identity {
-            node: self.node.to_string(),
-            root: self.signer.root().to_string(),
-            device: 0,
-            key_epoch: 0,
-            network: self.signer.network().to_string(),
-            folder: self.identity_dir.display().to_string(),
-        })
+        let mut identity = self.keys.look(identity::view);
+        identity.network = Some(self.keys.network().to_string());
+        identity.conflict = self.keys.conflict();
+        Ok(identity)
     }
 
     async fn peers(&self) -> Result<Vec<Peer>, ApiError> {

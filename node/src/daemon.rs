@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::control::{Control, Stop};
 use crate::exit::{self, Failure, failure};
 use crate::identity::Identity;
+use crate::identity::keys::Keys;
 use crate::place;
 use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
@@ -90,7 +91,8 @@ impl Daemon {
             failure(exit::of_io(&error), text)
         })?;
         let network = config.network.unwrap_or_else(|| network_of(&config.listen));
-        let signer = identity.signer(network.clone());
+        let node_seed = identity.node_seed().map_err(|error| exit::identity(&error))?;
+        let keys = Keys::new(identity, network.clone());
 
         let tasks = Tasks::default();
         let ledger = Ledger::open(&folder, &tasks).map_err(|error| exit::opening(&error))?;
@@ -111,7 +113,7 @@ impl Daemon {
 
         let mut registry = Registry::default();
         let mesh_config = MeshConfig {
-            key_seed: identity.node_seed(),
+            key_seed: node_seed,
             network: network.clone(),
             role: Role::Host,
             listen: if config.listen.is_empty() { default_listen() } else { config.listen },
@@ -130,7 +132,8 @@ impl Daemon {
 
         let hosting = start_hosting(&config.data_dir, &ledger, &tasks).await?;
         let announcement = Announcement {
-            signer: signer.clone(),
+            network: network.clone(),
+            keys: keys.watch(),
             ledger: ledger.clone(),
             mesh: mesh.clone(),
             directory: directory.clone(),
@@ -139,7 +142,7 @@ impl Daemon {
         let (announcer, announce) =
             announcement.open().await.map_err(|error| exit::storing(&error))?;
         tasks.spawn("announce", announce.run(tasks.shutdown()));
-        let node = DeviceKey::from_seed(identity.node_seed());
+        let node = DeviceKey::from_seed(node_seed);
         let witness = Witness::new(mesh.clone(), network.clone(), node.clone());
         let repairs = Arc::<RepairStats>::default();
         let exchange = Exchange::new(
@@ -165,10 +168,7 @@ impl Daemon {
             ledger: ledger.clone(),
             network,
             node,
-            signer: {
-                let signer = signer.clone();
-                Box::new(move || Some(signer.clone()))
-            },
+            keys: keys.watch(),
             said: announcer.said(),
         };
         tasks.spawn("phone-book", phone_book.run(tasks.shutdown()));
@@ -176,10 +176,8 @@ impl Daemon {
         crate::control::register_metrics(&mut registry, &directory, &hosting);
         let (stop, asked) = watch::channel(Stop::No);
         let control = Arc::new_cyclic(|this| Control {
-            node: identity.node(),
-            signer,
+            keys,
             data_dir: config.data_dir.clone(),
-            identity_dir: identity.folder().to_owned(),
             started,
             started_at: audit::now(),
             mesh,

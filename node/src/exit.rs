@@ -5,6 +5,7 @@ use homehost_mesh::StartError as MeshError;
 use homehost_store::{OpenError, StoreError};
 
 use crate::identity::IdentityError;
+use crate::identity::backup::BackupError;
 
 /// Why a command failed, for the person who gave it.
 pub(crate) type Failure = ApiError;
@@ -31,6 +32,21 @@ pub(crate) fn identity(error: &IdentityError) -> Failure {
     let kind = match error {
         IdentityError::Io { source, .. } => of_io(source),
         IdentityError::Damaged { .. } => ErrorKind::Internal,
+        IdentityError::NotNow(_) => ErrorKind::WrongState,
+        IdentityError::Wrong(_) => ErrorKind::Usage,
+        IdentityError::Taken(_) => ErrorKind::Conflict,
+    };
+    failure(kind, error.to_string())
+}
+
+pub(crate) fn backup(error: &BackupError) -> Failure {
+    let kind = match error {
+        BackupError::Io { source, .. } => of_io(source),
+        BackupError::Exists(_) => ErrorKind::Conflict,
+        BackupError::NotABackup(_) | BackupError::Newer(_) => ErrorKind::Usage,
+        BackupError::Sealed(_) => ErrorKind::Denied,
+        BackupError::Damaged(_) => ErrorKind::Internal,
+        BackupError::Identity(error) => return identity(error),
     };
     failure(kind, error.to_string())
 }

@@ -60,6 +60,35 @@ pub enum Action {
         /// the next start of the node finds them.
         games: bool,
     },
+    /// Make the key of the next rotation ready, and tell from where it goes on.
+    IdPrepare,
+    /// Go on with a rotation or revocation that was signed elsewhere.
+    IdApply {
+        /// The signed key event, in hexadecimal.
+        event: String,
+        /// Machines that are added again after a rotation.
+        #[serde(default)]
+        keep_devices: Vec<u8>,
+        /// The record that carries a revocation, in hexadecimal: nobody can sign
+        /// it afterwards.
+        #[serde(default)]
+        record: Option<String>,
+    },
+    /// Let another machine sign.
+    IdDeviceAdd {
+        /// Its public key, in base32.
+        key: String,
+    },
+    /// Let a machine sign no longer.
+    IdDeviceRevoke {
+        /// Its number.
+        device: u8,
+    },
+    /// Become a device of another root as soon as that root says so.
+    IdDeviceJoin {
+        /// Root id; null waits no longer.
+        root: Option<String>,
+    },
 }
 
 impl Action {
@@ -74,6 +103,11 @@ impl Action {
             Self::ServerRemove { .. } => "server-remove",
             Self::ServerInput { .. } => "server-input",
             Self::NodeStop { .. } => "node-stop",
+            Self::IdPrepare => "id-prepare",
+            Self::IdApply { .. } => "id-apply",
+            Self::IdDeviceAdd { .. } => "id-device-add",
+            Self::IdDeviceRevoke { .. } => "id-device-revoke",
+            Self::IdDeviceJoin { .. } => "id-device-join",
         }
     }
 }
@@ -151,4 +185,20 @@ pub struct Receipt {
     pub message: String,
     /// The server that it was about, as it is after the action.
     pub server: Option<Server>,
+    /// What `id-prepare` made ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PreparedKeys>,
+}
+
+/// What whoever has the recovery phrase needs to sign a rotation or revocation.
+/// All of it is public.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedKeys {
+    /// The key events until now, as the body of a key chain record, in
+    /// hexadecimal.
+    pub chain: String,
+    /// The key that a rotation brings in, in base32.
+    pub key: String,
+    /// The network that records are signed for.
+    pub network: Option<String>,
 }

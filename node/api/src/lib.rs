@@ -13,11 +13,11 @@ mod view;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-pub use action::{Action, ActionRequest, NewServer, Principal, Receipt};
+pub use action::{Action, ActionRequest, NewServer, PreparedKeys, Principal, Receipt};
 pub use error::{ApiError, ErrorKind};
 pub use view::{
-    DirectoryChange, DirectoryRow, DiscoverQuery, Identity, LogLine, NodeStatus, Peer, Reach,
-    RowStatus, Server, ServerState, SortBy,
+    Device, DirectoryChange, DirectoryRow, DiscoverQuery, Identity, LogLine, NodeStatus, Peer,
+    PhraseState, Reach, RowStatus, Server, ServerState, SortBy,
 };
 
 /// A running node, as everything above it sees it.

@@ -35,6 +35,9 @@ pub struct NodeStatus {
     pub servers_running: usize,
     /// Its own servers.
     pub servers: usize,
+    /// What its owner should look at, in sentences that say what to do.
+    #[serde(default)]
+    pub attention: Vec<String>,
     /// Records not taken in since the start, by reason.
     pub refused: BTreeMap<String, u64>,
 }
@@ -46,14 +49,53 @@ pub struct Identity {
     pub node: String,
     /// Root id of its owner.
     pub root: String,
-    /// Number of this device among the owner's.
-    pub device: u8,
-    /// How often the owner's keys were rotated.
+    /// Number of this device among the owner's; null when it may not sign.
+    pub device: Option<u8>,
+    /// How often the owner's keys were rotated or revoked.
     pub key_epoch: u16,
-    /// Network.
-    pub network: String,
+    /// Network; null when no node is running.
+    pub network: Option<String>,
     /// Where the keys lie.
     pub folder: String,
+    /// Public half of this machine's signing key, in base32.
+    pub key: String,
+    /// Why this machine may not sign, and what to do.
+    pub ended: Option<String>,
+    /// The machines that sign for the owner, and those that did in this epoch.
+    pub devices: Vec<Device>,
+    /// Events of the owner's key chain.
+    pub events: usize,
+    /// Where the recovery phrase is.
+    pub phrase: PhraseState,
+    /// Root id that this machine waits to join.
+    pub joining: Option<String>,
+    /// A sentence when others hold key events that deny those of this node.
+    pub conflict: Option<String>,
+}
+
+/// A machine of an owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its number; 0 may add and revoke others.
+    pub device: u8,
+    /// Its public key, in base32.
+    pub key: String,
+    /// Whether it may sign no longer.
+    pub revoked: bool,
+    /// Whether it is this machine.
+    pub this: bool,
+}
+
+/// Where a recovery phrase is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhraseState {
+    /// Its owner has it, and this machine does not.
+    WithOwner,
+    /// On this machine's disk: nobody has seen it.
+    Unseen,
+    /// There is none: the identity was made by an earlier version.
+    Impossible,
 }
 
 /// A connected peer.

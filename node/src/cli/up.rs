@@ -77,6 +77,7 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
         network,
         mdns: !args.no_mdns,
     };
+    super::id::welcome(&data_dir, output)?;
     // Before anything is started: a signal must never find the default handler.
     let mut signals = Signals::new()?;
     let daemon = tokio::select! {
@@ -145,6 +146,9 @@ async fn introduce(
     if status.servers > 0 {
         let servers = format!("{} of {} running", status.servers_running, status.servers);
         fields.push(("servers", servers));
+    }
+    if !status.attention.is_empty() {
+        fields.push(("attention", status.attention.join("\n")));
     }
     out.line(super::output::fields(&fields).trim_end());
     Ok(())

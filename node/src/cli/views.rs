@@ -1,9 +1,8 @@
-//! `status`, `id`, `peers` and `discover`: what a node knows, for a person.
+//! `status`, `peers` and `discover`: what a node knows, for a person.
 
 use clap::{Args, ValueEnum};
 use homehost_api::{
-    DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, Identity, NodeStatus, Peer, RowStatus,
-    SortBy,
+    DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, NodeStatus, Peer, RowStatus, SortBy,
 };
 
 use super::client::query_string;
@@ -164,7 +163,7 @@ pub(crate) fn status(status: &NodeStatus) -> String {
     };
     let refused: Vec<String> =
         status.refused.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-    fields(&[
+    let mut rows = vec![
         ("version", status.version.clone()),
         ("node", status.node.clone()),
         ("network", status.network.clone()),
@@ -176,18 +175,11 @@ pub(crate) fn status(status: &NodeStatus) -> String {
         ("since", status.started.clone()),
         ("process", status.pid.to_string()),
         ("folder", status.data_dir.clone()),
-    ])
-}
-
-pub(crate) fn identity(identity: &Identity) -> String {
-    fields(&[
-        ("node", identity.node.clone()),
-        ("root", identity.root.clone()),
-        ("device", identity.device.to_string()),
-        ("key epoch", identity.key_epoch.to_string()),
-        ("network", identity.network.clone()),
-        ("keys", identity.folder.clone()),
-    ])
+    ];
+    if !status.attention.is_empty() {
+        rows.push(("attention", status.attention.join("\n")));
+    }
+    fields(&rows)
 }
 
 pub(crate) fn peers(peers: &[Peer], output: &Output) -> String {

@@ -2,10 +2,10 @@
 
 use homehost_api::{ApiError, ErrorKind, NewServer};
 use homehost_hosting::{Query, ServerDefinition, parse_exec, parse_port};
-use homehost_protocol::record::RecordSigner;
 use homehost_protocol::record::listing::flags;
 use homehost_protocol::{ServerId, ServerNonce};
 
+use crate::identity::keys::SignerState;
 use crate::wire::announce::check_listing;
 
 /// Makes a definition with a new id.
@@ -14,13 +14,13 @@ use crate::wire::announce::check_listing;
 /// A usage error that names the field and what would be right.
 pub(super) fn definition(
     new: &NewServer,
-    signer: &RecordSigner,
+    keys: &SignerState,
 ) -> Result<ServerDefinition, ApiError> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)
         .map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
     let nonce = ServerNonce(nonce);
-    let id = ServerId::derive(&signer.root(), &nonce);
+    let id = ServerId::derive(&keys.chain.root(), &nonce);
     let mut definition = ServerDefinition::new(id, nonce, new.name.trim());
     definition.game = new.game.clone();
     definition.exec = parse_exec(&new.exec).map_err(|error| usage("--exec", error))?;
@@ -40,7 +40,7 @@ pub(super) fn definition(
     definition.game_version = new.game_version.clone();
     definition.slots = new.slots;
     definition.flags = new.password.then_some(flags::PASSWORD);
-    check_listing(&definition, signer)
+    check_listing(&definition, &keys.measure())
         .map_err(|error| ApiError::new(ErrorKind::Usage, error.to_string()))?;
     Ok(definition)
 }

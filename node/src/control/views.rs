@@ -17,7 +17,7 @@ use crate::wire::join::{join_addresses, own_ips};
 impl Control {
     pub(super) fn server_view(&self, server: &ServerView) -> Server {
         let definition = &server.definition;
-        let ips = own_ips(self.signer.network(), &self.mesh.status().borrow());
+        let ips = own_ips(self.keys.network(), &self.mesh.status().borrow());
         let port = |(name, port): (&String, &u16)| {
             let transport = definition.ports.get(name).map(|request| request.transport);
             let text = transport.map_or_else(|| port.to_string(), |t| format!("{port}/{t}"));

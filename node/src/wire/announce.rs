@@ -1,20 +1,23 @@
-//! Hosting, directory and mesh: what runs here is signed and told to others.
+//! Hosting, directory and mesh: what runs here is signed and told to others, and
+//! so are the keys that it is signed with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures::future::join_all;
 use homehost_directory::publisher::{OwnServer, Proposal, Publisher};
 use homehost_directory::{Admission, DirectoryHandle, Refusal, Source};
 use homehost_hosting::{ServerDefinition, ServerView, State};
 use homehost_mesh::{MeshHandle, Published};
+use homehost_protocol::chain::KeyChain;
 use homehost_protocol::gossip::{Topic, encode_batches};
 use homehost_protocol::limits::RPC_OFFER_MAX;
 use homehost_protocol::record::listing::ListingState;
 use homehost_protocol::record::{RecordSigner, SignError};
 use homehost_protocol::rpc::Request;
-use homehost_protocol::validate::{IgnoreReason, NoChains};
+use homehost_protocol::validate::IgnoreReason;
 use homehost_protocol::{
     JoinAddress, NetworkName, NodeId, ReachAttest, Record, Scope, ServerId, ServerListing,
     UnixMillis, Verdict, validate,
@@ -24,6 +27,11 @@ use homehost_store::{Batch, Ledger, Row, StoreError, Table};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::join::{join_addresses, own_ips};
+use crate::identity::keys::{OwnChain, SignerState, Signing};
+
+mod chain;
+
+use chain::{CHAIN_ROW, ChainRecord, ChainSaid};
 
 mod reach;
 
@@ -56,9 +64,17 @@ pub(crate) struct Announcer {
     speaking: watch::Receiver<bool>,
     problems: watch::Receiver<Problems>,
     said: Arc<Notify>,
+    chain: watch::Receiver<Option<ChainRecord>>,
 }
 
 impl Announcer {
+    /// The record of the own key chain as it stands, for whoever passes it on.
+    /// None while this node is not the one to sign it: another device is.
+    #[expect(dead_code, reason = "the DHT will ask for it")]
+    pub(crate) fn chain_record(&self) -> watch::Receiver<Option<ChainRecord>> {
+        self.chain.clone()
+    }
+
     /// Others can hear this node again.
     pub(crate) fn rejoined(&self) {
         // A full queue already holds what makes it speak again.
@@ -96,7 +112,8 @@ impl Announcer {
 
 /// Everything that announcing needs.
 pub(crate) struct Announcement {
-    pub(crate) signer: RecordSigner,
+    pub(crate) network: NetworkName,
+    pub(crate) keys: watch::Receiver<Arc<SignerState>>,
     pub(crate) ledger: Ledger,
     pub(crate) mesh: MeshHandle,
     pub(crate) directory: DirectoryHandle,
@@ -108,17 +125,57 @@ impl Announcement {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub(crate) async fn open(self) -> Result<(Announcer, AnnounceTask), StoreError> {
-        let mut publisher = Publisher::default();
+    pub(crate) async fn open(mut self) -> Result<(Announcer, AnnounceTask), StoreError> {
+        let state = self.keys.borrow_and_update().clone();
+        let Recalled { mut publisher, chain, anew } = self.recall(&state).await?;
+        if anew {
+            publisher.rejoined();
+        }
+        let (told, inbox) = mpsc::channel(QUEUE);
+        let said = Arc::<Notify>::default();
+        let (speaking_in, speaking) = watch::channel(publisher.says_anything());
+        let (problems_in, problems) = watch::channel(Problems::default());
+        let (chain_in, chain_record) = watch::channel(None);
+        let task = AnnounceTask {
+            chain: ChainSaid::at_start(chain, self.directory.now().wall),
+            state,
+            parts: self,
+            publisher,
+            inbox,
+            speaking: speaking_in,
+            problems: problems_in,
+            chain_record: chain_in,
+            reach: BTreeMap::new(),
+            said: said.clone(),
+        };
+        Ok((Announcer { told, speaking, problems, said, chain: chain_record }, task))
+    }
+
+    /// What this root said here before, as far as it can still be taken back or
+    /// said anew. The rest is forgotten.
+    async fn recall(&self, state: &SignerState) -> Result<Recalled, StoreError> {
+        let mut recalled = Recalled::default();
         let now = self.directory.now();
+        let signs_as = state.signer().map(|signer| (signer.key_epoch(), signer.dev()));
         let mut gone = Batch::new();
-        for (key, envelope) in self.own_records().await? {
-            match validate(&envelope, self.signer.network(), &NoChains, now.wall) {
-                Verdict::Accept(validated) => {
-                    if let Record::ServerListing(listing) = validated.record {
-                        let id = listing.id(&validated.header.root);
-                        let age = now.wall.since(validated.header.issued);
-                        publisher.remember(id, listing, age, now);
+        let mut records = self.own_records().await?;
+        // What is signed by later keys is refused where the chain is not known.
+        records.sort_by_key(|(key, _)| *key != self.key(CHAIN_ROW));
+        for (key, envelope) in records {
+            match validate(&envelope, &self.network, &OwnChain(&state.chain), now.wall) {
+                Verdict::Accept(validated) if validated.header.root == state.chain.root() => {
+                    let header = validated.header;
+                    match validated.record {
+                        Record::ServerListing(listing) => {
+                            let id = listing.id(&header.root);
+                            let age = now.wall.since(header.issued);
+                            recalled.publisher.remember(id, listing, age, now);
+                            recalled.anew |= signs_as != Some((header.key_epoch, header.dev));
+                        }
+                        Record::KeyChain(body) => {
+                            recalled.chain = Some((body, header.issued, envelope.clone()));
+                        }
+                        _ => {}
                     }
                     // The replica may have lost it; the ledger has not.
                     drop(self.directory.admit(vec![(envelope, Source::Own)]).await);
@@ -131,20 +188,7 @@ impl Announcement {
         if !gone.is_empty() {
             self.ledger.commit(gone).await?;
         }
-        let (told, inbox) = mpsc::channel(QUEUE);
-        let said = Arc::<Notify>::default();
-        let (speaking_in, speaking) = watch::channel(publisher.says_anything());
-        let (problems_in, problems) = watch::channel(Problems::default());
-        let task = AnnounceTask {
-            parts: self,
-            publisher,
-            inbox,
-            speaking: speaking_in,
-            problems: problems_in,
-            reach: BTreeMap::new(),
-            said: said.clone(),
-        };
-        Ok((Announcer { told, speaking, problems, said }, task))
+        Ok(recalled)
     }
 
     /// What this node said on this network; a folder may have been on others.
@@ -154,31 +198,36 @@ impl Announcement {
 
     /// Key of a row in the ledger.
     fn key(&self, row: &[u8]) -> Vec<u8> {
-        [self.signer.network().as_str().as_bytes(), b"/", row].concat()
+        [self.network.as_str().as_bytes(), b"/", row].concat()
     }
+}
+
+/// What the ledger tells of what was said before.
+#[derive(Default)]
+struct Recalled {
+    publisher: Publisher,
+    /// Body, issue and envelope of the record of the key chain.
+    chain: Option<(KeyChain, UnixMillis, Vec<u8>)>,
+    /// Whether some of it was signed by a key that has ended since.
+    anew: bool,
 }
 
 /// The side that speaks.
 pub(crate) struct AnnounceTask {
     parts: Announcement,
+    state: Arc<SignerState>,
     publisher: Publisher,
+    chain: ChainSaid,
     inbox: mpsc::Receiver<Told>,
     speaking: watch::Sender<bool>,
     problems: watch::Sender<Problems>,
     /// Who reached our servers, as it was said last.
     reach: BTreeMap<ServerId, Vec<u8>>,
     said: Arc<Notify>,
+    chain_record: watch::Sender<Option<ChainRecord>>,
 }
 
 impl AnnounceTask {
-    fn network(&self) -> &NetworkName {
-        self.parts.signer.network()
-    }
-
-    fn signer(&self) -> anyhow::Result<&RecordSigner> {
-        Ok(&self.parts.signer)
-    }
-
     /// Runs until the node stops.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
         let mut ticks = tokio::time::interval(TICK);
@@ -188,6 +237,7 @@ impl AnnounceTask {
             tokio::select! {
                 biased;
                 () = shutdown.stopping() => return Ok(()),
+                Ok(()) = self.parts.keys.changed() => self.keys_changed().await,
                 Some(told) = self.inbox.recv() => self.told(told).await,
                 Ok(()) = servers.changed() => self.tick().await,
                 _ = ticks.tick() => self.tick().await,
@@ -199,6 +249,7 @@ impl AnnounceTask {
         match told {
             Told::Rejoined => {
                 self.publisher.rejoined();
+                self.chain.rejoined();
                 self.tick().await;
             }
             Told::PeerJoined(node, scope) if scope != Scope::Global => self.offer(node).await,
@@ -207,24 +258,59 @@ impl AnnounceTask {
         }
     }
 
+    /// Signs everything anew: what was said is worth nothing with a key that
+    /// has ended.
+    async fn keys_changed(&mut self) {
+        self.state = self.parts.keys.borrow_and_update().clone();
+        match self.parts.recall(&self.state).await {
+            Ok(Recalled { publisher, .. }) => self.publisher = publisher,
+            Err(error) => tracing::warn!("failed to read what was announced before: {error}"),
+        }
+        self.publisher.rejoined();
+        self.problems.send_replace(Problems::default());
+        self.tick().await;
+    }
+
     async fn tick(&mut self) {
+        self.keep_chain().await;
+        let chain = self.chain.due();
+        if let Signing::Ended { why } = &self.state.signing {
+            let why = format!("it cannot be listed: {why}");
+            self.speaking.send_replace(false);
+            self.fall_silent(&why);
+            return self.publish(Topic::Listings, chain).await;
+        }
         self.look();
         let listings = self.publisher.listings(self.parts.directory.now());
         let spoke = !listings.is_empty();
-        self.say(listings).await;
+        self.say(listings, chain).await;
         let interval =
             homehost_directory::core::presence_interval(self.parts.directory.stats().listings);
         let presence = self.publisher.presence(interval, spoke, self.parts.directory.now());
         if let Some(presence) = presence {
-            self.say(vec![presence]).await;
+            self.say(vec![presence], None).await;
         }
         let speaking = self.publisher.says_anything();
         self.speaking.send_if_modified(|said| std::mem::replace(said, speaking) != speaking);
     }
 
+    /// Nothing is signed any more: tells the owners of all servers why.
+    fn fall_silent(&self, why: &str) {
+        let running = self.parts.servers.borrow().clone();
+        let running = running.iter().filter(|(_, server)| server.state == State::Running);
+        let problems: BTreeMap<_, _> = running.map(|(id, _)| (*id, why.to_owned())).collect();
+        self.problems.send_if_modified(|told| {
+            let changed = **told != problems;
+            if changed {
+                *told = Arc::new(problems);
+            }
+            changed
+        });
+    }
+
     /// Tells the publisher what runs here at this moment.
     fn look(&mut self) {
-        let network = self.parts.signer.network();
+        let network = &self.parts.network;
         let ips = own_ips(network, &self.parts.mesh.status().borrow());
         let servers = self.parts.servers.borrow().clone();
         let mut running = BTreeMap::new();
@@ -248,11 +334,15 @@ impl AnnounceTask {
     }
 
     /// Signs, keeps and sends what was proposed, and tells the publisher how it went.
-    async fn say(&mut self, proposals: Vec<Proposal>) {
+    /// The chain comes before what it proves.
+    async fn say(&mut self, proposals: Vec<Proposal>, chain: Option<Vec<u8>>) {
         // Together, so that one write to the disk serves many.
         let signed = join_all(proposals.iter().map(|proposal| self.sign(proposal))).await;
         let mut far = BTreeMap::<Topic, Vec<Vec<u8>>>::new();
         let mut near = Vec::new();
+        if let Some(chain) = &chain {
+            far.entry(Topic::Listings).or_default().push(chain.clone());
+        }
         let now = self.parts.directory.now();
         for (proposal, signed) in proposals.into_iter().zip(signed) {
             match signed {
@@ -285,6 +375,7 @@ impl AnnounceTask {
             self.publish(topic, envelopes).await;
         }
         if !near.is_empty() {
+            near.splice(0..0, chain);
             self.offer_to_link(&near);
         }
     }
@@ -306,7 +397,8 @@ impl AnnounceTask {
     }
 
     async fn sign(&self, proposal: &Proposal) -> anyhow::Result<Vec<u8>> {
-        let Announcement { signer, ledger, directory, .. } = &self.parts;
+        let Announcement { ledger, directory, .. } = &self.parts;
+        let signer = self.state.signer().context("this machine does not sign")?;
         let (row, record) = match proposal {
             Proposal::Listing(id, listing) => {
                 (id.as_ref(), Record::ServerListing((**listing).clone()))
@@ -329,12 +421,14 @@ impl AnnounceTask {
                 "this machine's clock was once far ahead, and others ignore what is dated so; \
                  check the clock"
             ),
+            // Others ask for the chain, and so will the own directory.
+            Some(Admission::Refused(Refusal::NeedChain)) => Ok(envelope),
             Some(Admission::Refused(refusal)) => Err(refusal.into()),
             _ => Ok(envelope),
         }
     }
 
-    async fn publish(&self, topic: Topic, envelopes: Vec<Vec<u8>>) {
+    async fn publish(&self, topic: Topic, envelopes: impl IntoIterator<Item = Vec<u8>>) {
         for message in encode_batches(envelopes) {
             match self.parts.mesh.publish(topic, message).await {
                 Ok(Published::Sent | Published::Duplicate) => {}
@@ -352,7 +446,7 @@ impl AnnounceTask {
     fn is_near_only(&self, proposal: &Proposal) -> bool {
         match proposal {
             Proposal::Listing(_, listing) => {
-                self.parts.signer.network().is_main()
+                self.parts.network.is_main()
                     && listing.addresses.iter().any(|address| address.scope() != Scope::Global)
             }
             Proposal::Presence(_) => self.has_near_rows(),
@@ -361,7 +455,7 @@ impl AnnounceTask {
 
     /// Whether own rows may only go to peers on the link.
     fn has_near_rows(&self) -> bool {
-        let network = self.parts.signer.network();
+        let network = &self.parts.network;
         let ips = own_ips(network, &self.parts.mesh.status().borrow());
         network.is_main() && ips.iter().any(|ip| Scope::of(*ip) != Scope::Global)
     }
@@ -382,7 +476,8 @@ impl AnnounceTask {
         if !self.has_near_rows() {
             return;
         }
-        let Ok(own) = self.parts.own_records().await else { return };
+        let Ok(mut own) = self.parts.own_records().await else { return };
+        own.sort_by_key(|(key, _)| *key != self.parts.key(CHAIN_ROW));
         let envelopes: Vec<_> = own.into_iter().map(|(_, envelope)| envelope).collect();
         self.offer_to(node, &envelopes);
     }

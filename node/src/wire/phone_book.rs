@@ -10,16 +10,16 @@ use homehost_mesh::{DhtAnswer, DhtError, MeshHandle, Multiaddr};
 use homehost_protocol::dht::DhtKey;
 use homehost_protocol::keys::DeviceKey;
 use homehost_protocol::limits::HOST_ADDRESSES_MAX;
-use homehost_protocol::record::RecordSigner;
 use homehost_protocol::record::host::{HostAnnouncement, capabilities};
 use homehost_protocol::{
     NetworkName, NodeId, RecId, Record, Scope, ServerId, UnixMillis, Verdict, validate,
 };
 use homehost_runtime::{Shutdown, wall_ms};
 use homehost_store::{Ledger, Table};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::join::ip_of;
+use crate::identity::keys::SignerState;
 
 /// How often everything is put anew: holders come and go.
 const AGAIN: Duration = Duration::from_secs(3600);
@@ -33,9 +33,6 @@ const HOST_AGAIN: Duration = Duration::from_secs(12 * 3600);
 /// Own records that are looked through.
 const OWN_RECORDS_MAX: usize = 1024;
 
-/// Gives the signer of this moment; none while this machine may not sign.
-pub(crate) type SignerOfNow = Box<dyn Fn() -> Option<RecordSigner> + Send + Sync>;
-
 /// Keeps this node's records in the DHT.
 pub(crate) struct PhoneBook {
     pub(crate) mesh: MeshHandle,
@@ -44,7 +41,7 @@ pub(crate) struct PhoneBook {
     pub(crate) network: NetworkName,
     /// The node's own key, which co-signs announcements.
     pub(crate) node: DeviceKey,
-    pub(crate) signer: SignerOfNow,
+    pub(crate) keys: watch::Receiver<Arc<SignerState>>,
     /// Something was said, and may have to be put.
     pub(crate) said: Arc<Notify>,
 }
@@ -143,7 +140,8 @@ impl PhoneBook {
 
     /// Says where this node is, when that has changed or was said long ago.
     async fn announce_host(&self, last: &mut Option<Host>) -> anyhow::Result<()> {
-        let Some(signer) = (self.signer)() else { return Ok(()) };
+        let state = self.keys.borrow().clone();
+        let Some(signer) = state.signer() else { return Ok(()) };
         let addresses = self.addresses();
         let order = (signer.key_epoch(), signer.dev());
         let stands = last.as_ref().is_some_and(|last| {

@@ -1,5 +1,6 @@
 //! Who reached our servers: signed, and said before the rows that it proves.
 
+use anyhow::Context as _;
 use homehost_directory::Source;
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::{ReachAttest, Record, Scope, ServerId, UnixMillis};
@@ -10,7 +11,7 @@ use super::AnnounceTask;
 impl AnnounceTask {
     /// Signs and says who reached a server.
     pub(super) async fn say_reach(&mut self, id: ServerId, reach: ReachAttest) {
-        let near = self.network().is_main() && reach.address.scope() != Scope::Global;
+        let near = self.parts.network.is_main() && reach.address.scope() != Scope::Global;
         match self.sign_reach(id, reach).await {
             Ok(envelope) => {
                 self.reach.insert(id, envelope.clone());
@@ -26,9 +27,10 @@ impl AnnounceTask {
 
     async fn sign_reach(&self, id: ServerId, reach: ReachAttest) -> anyhow::Result<Vec<u8>> {
         let key = self.parts.key(&[b"reach/", id.as_ref()].concat());
+        let signer = self.state.signer().context("this machine does not sign")?;
         let now = wall_ms();
         let seq = self.parts.ledger.next_seq(&key, now).await?;
-        let envelope = self.signer()?.sign(&Record::ReachAttest(reach), seq, UnixMillis(now))?;
+        let envelope = signer.sign(&Record::ReachAttest(reach), seq, UnixMillis(now))?;
         self.parts.directory.admit(vec![(envelope.clone(), Source::Own)]).await?;
         Ok(envelope)
     }
