@@ -86,6 +86,9 @@ fn router(api: Arc<dyn NodeApi>, token: Token, address: SocketAddr) -> Router {
         .route("/servers", get(routes::servers))
         .route("/servers/{server}", get(routes::server))
         .route("/servers/{server}/logs", get(stream::logs))
+        .route("/servers/{server}/reach", get(routes::reach))
+        .route("/lookup/{id}", get(routes::lookup))
+        .route("/mesh/stats", get(routes::mesh_stats))
         .route("/discover", get(routes::discover))
         .route("/discover/watch", get(stream::watch))
         .layer(middleware::from_fn_with_state(token, guard::bearer));

@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use homehost_api::{
-    ActionRequest, DirectoryRow, DiscoverQuery, ErrorKind, Identity, NodeStatus, Peer, Principal,
-    Receipt, Server,
+    ActionRequest, DirectoryRow, DiscoverQuery, ErrorKind, Identity, Lookup, MeshStats, NodeStatus,
+    Peer, Principal, Receipt, Server, ServerReach,
 };
 
 use crate::App;
@@ -42,6 +42,21 @@ pub(crate) async fn servers(State(app): State<App>) -> Answer<Vec<Server>> {
 
 pub(crate) async fn server(State(app): State<App>, Path(server): Path<String>) -> Answer<Server> {
     Ok(Json(app.api.server(&server).await?))
+}
+
+pub(crate) async fn reach(
+    State(app): State<App>,
+    Path(server): Path<String>,
+) -> Answer<ServerReach> {
+    Ok(Json(app.api.reach(&server).await?))
+}
+
+pub(crate) async fn lookup(State(app): State<App>, Path(id): Path<String>) -> Answer<Lookup> {
+    Ok(Json(app.api.lookup(&id).await?))
+}
+
+pub(crate) async fn mesh_stats(State(app): State<App>) -> Answer<MeshStats> {
+    Ok(Json(app.api.mesh_stats().await?))
 }
 
 pub(crate) async fn discover(

@@ -8,7 +8,7 @@ use axum::http::{Request, StatusCode};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use homehost_api::{
     ActionRequest, ApiError, DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, Identity,
-    LogLine, NodeApi, NodeStatus, Peer, Principal, Receipt, Server,
+    LogLine, Lookup, MeshStats, NodeApi, NodeStatus, Peer, Principal, Receipt, Server, ServerReach,
 };
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
@@ -33,6 +33,15 @@ impl NodeApi for Nobody {
     }
     async fn identity(&self) -> Result<Identity, ApiError> {
         no()
+    }
+    async fn lookup(&self, _: &str) -> Result<Lookup, ApiError> {
+        no()
+    }
+    async fn reach(&self, _: &str) -> Result<ServerReach, ApiError> {
+        Err(ApiError::new(ErrorKind::NotFound, "there is no such server"))
+    }
+    async fn mesh_stats(&self) -> Result<MeshStats, ApiError> {
+        Ok(MeshStats::default())
     }
     async fn peers(&self) -> Result<Vec<Peer>, ApiError> {
         Ok(vec![])

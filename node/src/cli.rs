@@ -3,6 +3,7 @@
 mod client;
 mod demo;
 mod id;
+mod mesh;
 mod output;
 mod server;
 mod signals;
@@ -66,6 +67,14 @@ enum Command {
     /// Define and run game servers
     #[command(subcommand)]
     Server(server::ServerCommand),
+    /// Find one server by its id, through the DHT
+    Lookup {
+        /// Server id, as in `discover --json`
+        id: String,
+    },
+    /// See what the mesh does
+    #[command(subcommand)]
+    Mesh(mesh::MeshCommand),
     /// Find servers of the whole network
     Discover(views::DiscoverArgs),
 }
@@ -135,6 +144,8 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
             Ok(())
         }
         Command::Server(command) => server::run(command, &client()?, output).await,
+        Command::Lookup { id } => mesh::lookup(&id, &client()?, output).await,
+        Command::Mesh(command) => mesh::run(command, &client()?, output).await,
         Command::Discover(args) => views::discover(args, &client()?, output).await,
     }
 }

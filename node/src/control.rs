@@ -3,6 +3,7 @@
 
 pub(crate) mod identity;
 mod metrics;
+mod network;
 mod new_server;
 mod views;
 mod watch;
@@ -16,7 +17,8 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _};
 use homehost_api::{
     Action, ActionRequest, ApiError, DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind,
-    Identity, LogLine, NodeApi, NodeStatus, Peer, Principal, Receipt, Server,
+    Identity, LogLine, Lookup, MeshStats, NodeApi, NodeStatus, Peer, Principal, Receipt, Server,
+    ServerReach,
 };
 use homehost_directory::{DirectoryClosed, DirectoryHandle};
 use homehost_hosting::{ErrorClass, HostingHandle, KeepData, PowerError, ServerView};
@@ -54,7 +56,7 @@ pub(crate) enum Stop {
 
 /// All parts of a running node, behind [`NodeApi`].
 pub(crate) struct Control {
-    pub(crate) keys: Keys,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
     pub(crate) started_at: String,
@@ -396,6 +398,18 @@ impl NodeApi for Control {
         let shutdown = self.tasks.shutdown();
         let changes = watch::changes(self.directory.clone(), views::query(query)?);
         Ok(changes.take_until(async move { shutdown.stopping().await }).boxed())
+    }
+
+    async fn lookup(&self, id: &str) -> Result<Lookup, ApiError> {
+        self.look_up(id).await
+    }
+
+    async fn reach(&self, server: &str) -> Result<ServerReach, ApiError> {
+        self.reach_of(server)
+    }
+
+    async fn mesh_stats(&self) -> Result<MeshStats, ApiError> {
+        Ok(self.stats())
     }
 
     fn is_ready(&self) -> bool {

@@ -27,6 +27,7 @@ use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
 use crate::wire::definitions::DefinitionPort;
 use crate::wire::exchange::{Exchange, RepairStats};
+use crate::wire::own_keys::OwnKeys;
 use crate::wire::phone_book::PhoneBook;
 use crate::wire::prove::{Prover, Reports};
 use crate::wire::replica::{DhtPort, ReplicaPort};
@@ -92,7 +93,7 @@ impl Daemon {
         })?;
         let network = config.network.unwrap_or_else(|| network_of(&config.listen));
         let node_seed = identity.node_seed().map_err(|error| exit::identity(&error))?;
-        let keys = Keys::new(identity, network.clone());
+        let keys = Arc::new(Keys::new(identity, network.clone()));
 
         let tasks = Tasks::default();
         let ledger = Ledger::open(&folder, &tasks).map_err(|error| exit::opening(&error))?;
@@ -172,6 +173,9 @@ impl Daemon {
             said: announcer.said(),
         };
         tasks.spawn("phone-book", phone_book.run(tasks.shutdown()));
+        let own_keys =
+            OwnKeys { mesh: mesh.clone(), directory: directory.clone(), keys: keys.clone() };
+        tasks.spawn("own-keys", own_keys.run(tasks.shutdown()));
 
         crate::control::register_metrics(&mut registry, &directory, &hosting);
         let (stop, asked) = watch::channel(Stop::No);

@@ -8,6 +8,7 @@
 
 mod action;
 mod error;
+mod network;
 mod view;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use futures::stream::BoxStream;
 
 pub use action::{Action, ActionRequest, NewServer, PreparedKeys, Principal, Receipt};
 pub use error::{ApiError, ErrorKind};
+pub use network::{Lookup, MeshStats, Repairs, ServerReach, Traffic, Witness};
 pub use view::{
     Device, DirectoryChange, DirectoryRow, DiscoverQuery, Identity, LogLine, NodeStatus, Peer,
     PhraseState, Reach, RowStatus, Server, ServerState, SortBy,
@@ -60,6 +62,15 @@ pub trait NodeApi: Send + Sync {
         &self,
         query: DiscoverQuery,
     ) -> Result<BoxStream<'static, DirectoryChange>, ApiError>;
+
+    /// One server of the network by its id, through the DHT.
+    async fn lookup(&self, id: &str) -> Result<Lookup, ApiError>;
+
+    /// Who could reach a server of this node.
+    async fn reach(&self, server: &str) -> Result<ServerReach, ApiError>;
+
+    /// What the mesh costs and what came of it.
+    async fn mesh_stats(&self) -> Result<MeshStats, ApiError>;
 
     /// Whether the node has finished starting.
     fn is_ready(&self) -> bool;

@@ -27,6 +27,8 @@ pub(crate) enum ServerCommand {
     Restart(Which),
     /// End a server at once, without a save
     Kill(Which),
+    /// Show who can reach a server, and why others cannot
+    Reach(Which),
     /// Show what a server prints
     Logs(LogsArgs),
     /// Send a line to a server's console
@@ -125,6 +127,9 @@ pub(crate) async fn run(
             let server: Server = client.get(&path).await?;
             output.show(&server, || show(&server));
             return Ok(());
+        }
+        ServerCommand::Reach(which) => {
+            return super::mesh::reach(&which.server, client, output).await;
         }
         ServerCommand::Logs(args) => return logs(args, client, output).await,
         ServerCommand::Add(args) => Action::ServerAdd(Box::new(new_server(*args)?)),

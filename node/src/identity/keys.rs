@@ -178,7 +178,6 @@ impl Keys {
     ///
     /// # Errors
     /// See [`IdentityError`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "the directory will call it"))]
     pub(crate) async fn offer_chain(&self, chain: Chain) -> Result<Offered, IdentityError> {
         let offered = self.change(move |identity| identity.offer_chain(&chain)).await?;
         if offered == Offered::Conflict {

@@ -207,7 +207,7 @@ pub(crate) async fn look_up(
 }
 
 /// What the DHT knows confirms nothing: its holders were told hours ago.
-async fn take_in(directory: &DirectoryHandle, envelope: Vec<u8>) {
+pub(super) async fn take_in(directory: &DirectoryHandle, envelope: Vec<u8>) {
     let source = Source::Peer { on_link: false, age: None };
     // A directory that is shutting down needs nothing more.
     drop(directory.admit(vec![(envelope, source)]).await);
