@@ -271,8 +271,9 @@ fn seeded_providers_keep_within_their_bounds_and_the_lively_stay() {
         for step in 0..1000_u64 {
             bench.at(step * 1000);
             let peer = random.usize(0..peers.len());
-            let block =
-                (peer % 3 == 0).then(|| AddressBlock::V4([8, u8::try_from(peer % 9).unwrap()]));
+            let block = peer
+                .is_multiple_of(3)
+                .then(|| AddressBlock::V4([8, u8::try_from(peer % 9).unwrap()]));
             let key = format!("k{}", if random.bool() { 0 } else { random.u32(0..200) });
             bench.records.provide(key.as_bytes(), peers[peer], block, vec![]);
             let providers = &bench.records.providers;
@@ -283,7 +284,9 @@ fn seeded_providers_keep_within_their_bounds_and_the_lively_stay() {
                 let mut blocks: HashMap<AddressBlock, usize> = HashMap::new();
                 for provider in of {
                     *keys.entry(provider.peer).or_default() += 1;
-                    provider.block.map(|block| *blocks.entry(block).or_default() += 1);
+                    if let Some(block) = provider.block {
+                        *blocks.entry(block).or_default() += 1;
+                    }
                 }
                 assert!(blocks.values().all(|n| *n <= PROVIDERS_PER_BLOCK_MAX), "seed {seed}");
             }

@@ -272,10 +272,13 @@ async fn replica_holders_say_so_and_are_found() {
     assert!(matches!(refused, Err(DhtError::Role)), "{refused:?}");
     counts(&boot, "homehost_mesh_dht_providers_total{fate=\"no\"}").await;
     assert_eq!(c.metric("homehost_mesh_dht_providers_total{fate=\"new\"}"), "2");
-    // Who comes later learns it too.
+    // Who comes later learns it too, also of one who has gone.
+    let gone = a.id();
+    a.stop().await;
     let d = honest(4, &at);
-    d.knows([a.id(), b.id(), c.id()]).await;
-    assert_eq!(d.handle.dht_providers().await.unwrap().len(), 2);
+    d.knows([b.id(), c.id()]).await;
+    let found = d.handle.dht_providers().await.unwrap();
+    assert!(found.len() == 2 && found.contains(&gone), "{found:?}");
 }
 
 /// Knows one chain.
