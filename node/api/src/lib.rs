@@ -16,8 +16,8 @@ use futures::stream::BoxStream;
 pub use action::{Action, ActionRequest, NewServer, Principal, Receipt};
 pub use error::{ApiError, ErrorKind};
 pub use view::{
-    DirectoryChange, DirectoryRow, DiscoverQuery, Identity, LogLine, NodeStatus, Peer, Reach,
-    RowStatus, Server, ServerState, SortBy,
+    DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery, Identity, LogLine, NodeStatus,
+    Peer, Reach, RowStatus, Server, ServerState, SortBy,
 };
 
 /// A running node, as everything above it sees it.
@@ -52,10 +52,10 @@ pub trait NodeApi: Send + Sync {
         follow: bool,
     ) -> Result<BoxStream<'static, LogLine>, ApiError>;
 
-    /// Servers of the network that match.
-    async fn discover(&self, query: DiscoverQuery) -> Result<Vec<DirectoryRow>, ApiError>;
+    /// A page of the servers of the network that match.
+    async fn discover(&self, query: DiscoverQuery) -> Result<DirectoryPage, ApiError>;
 
-    /// The same, and then every change to it.
+    /// All of them, and then every change to them; a cursor has no meaning here.
     async fn watch(
         &self,
         query: DiscoverQuery,

@@ -15,10 +15,11 @@ pub mod reconcile;
 pub mod search;
 
 pub use actor::{
-    Admitted, DirectoryClosed, DirectoryHandle, Lacking, RowChange, SharedChains, start,
+    Admitted, DirectoryClosed, DirectoryHandle, Lacking, RowChange, SearchError, SharedChains,
+    start,
 };
 pub use core::{
     Admission, Directory, Judgement, Loaded, Moment, Refusal, RowReach, RowStatus, RowView, Source,
     Stats,
 };
-pub use search::{Query, Sort};
+pub use search::{Cursor, CursorError, Page, Query, Sort};

@@ -10,7 +10,7 @@ use homehost_directory::{DirectoryHandle, Judgement, Source};
 use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, ReplyToken, RequestError};
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{REPLICA_ROWS_MAX, RPC_CHAINS_MAX, RPC_IDS_MAX};
-use homehost_protocol::rpc::query::Query;
+use homehost_protocol::rpc::query::{Query, SortBy};
 use homehost_protocol::rpc::{Request, Response};
 use homehost_protocol::{NodeId, RootId, Scope, ServerId};
 use homehost_runtime::Shutdown;
@@ -257,14 +257,14 @@ async fn pull(
         if page > PAGES_AT_ONCE {
             tokio::time::sleep(PAGE_PAUSE).await;
         }
-        let response = page_after(mesh, node, after).await?;
+        let response = page_after(mesh, node, after.clone()).await?;
         records += response.records.len();
-        let next = id_of(response.cursor.clone());
+        let next = response.cursor.clone();
         if admit(directory, response, on_link).await.is_err() {
             return Ok(records);
         }
         // A page that does not move on would be asked for again without end.
-        if next <= after || records > 2 * REPLICA_ROWS_MAX {
+        if next.is_none() || next == after || records > 2 * REPLICA_ROWS_MAX {
             break;
         }
         after = next;
@@ -272,27 +272,19 @@ async fn pull(
     Ok(records)
 }
 
-/// The id that a cursor holds.
-fn id_of(cursor: Option<Vec<u8>>) -> Option<ServerId> {
-    cursor?.try_into().ok().map(ServerId)
-}
-
 /// One page; a peer that is over its budget or busy is asked again.
 async fn page_after(
     mesh: &MeshHandle,
     node: NodeId,
-    after: Option<ServerId>,
+    after: Option<Vec<u8>>,
 ) -> Result<Response, RequestError> {
+    // An order in which rows stay where they are while they are read.
+    let query = Query { all: Some(true), sort: Some(SortBy::Name), ..Query::default() };
     let mut tries = 0;
     loop {
         tries += 1;
-        match mesh
-            .request(
-                node,
-                Request::Query { query: Query::default(), cursor: after.map(|id| id.0.to_vec()) },
-            )
-            .await
-        {
+        let request = Request::Query { query: query.clone(), cursor: after.clone() };
+        match mesh.request(node, request).await {
             Err(RequestError::Refused(_) | RequestError::Timeout | RequestError::Busy)
                 if tries < PAGE_TRIES =>
             {
