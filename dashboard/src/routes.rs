@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use homehost_api::{
-    ActionRequest, DirectoryRow, DiscoverQuery, ErrorKind, Identity, Lookup, MeshStats, NodeStatus,
-    Peer, Principal, Receipt, Server, ServerReach,
+    ActionRequest, DiscoverQuery, ErrorKind, Identity, Lookup, MeshStats, NodeStatus, Peer,
+    Principal, Receipt, Server, ServerReach,
 };
 
 use crate::App;
@@ -62,10 +62,22 @@ pub(crate) async fn mesh_stats(State(app): State<App>) -> Answer<MeshStats> {
 pub(crate) async fn discover(
     State(app): State<App>,
     query: Result<Query<DiscoverQuery>, QueryRejection>,
-) -> Answer<Vec<DirectoryRow>> {
-    let query = query_of(query)?;
-    Ok(Json(app.api.discover(query).await?))
+) -> Result<Response, Problem> {
+    let page = app.api.discover(query_of(query)?).await?;
+    // The rows are the body, whole; how they go on is beside them.
+    let matching = [(MATCHING_ROWS, page.matching.to_string())];
+    let next = page.next.map(|cursor| [(NEXT_CURSOR, cursor)]);
+    Ok(match next {
+        Some(next) => (matching, next, Json(page.rows)).into_response(),
+        None => (matching, Json(page.rows)).into_response(),
+    })
 }
+
+/// Header with the cursor of the next page; left out on the last.
+const NEXT_CURSOR: &str = "x-next-cursor";
+
+/// Header with the number of rows that match in all.
+const MATCHING_ROWS: &str = "x-matching-rows";
 
 /// A query string that could be read, or a problem that says why not.
 pub(crate) fn query_of<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {

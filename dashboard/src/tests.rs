@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, Response, StatusCode};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use homehost_api::{
-    ActionRequest, ApiError, DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, Identity,
+    ActionRequest, ApiError, DirectoryChange, DirectoryPage, DiscoverQuery, ErrorKind, Identity,
     LogLine, Lookup, MeshStats, NodeApi, NodeStatus, Peer, Principal, Receipt, Server, ServerReach,
 };
 use http_body_util::BodyExt as _;
@@ -61,8 +61,9 @@ impl NodeApi for Nobody {
         let line = LogLine { seq: 1, at: "now".into(), text: "hello".into() };
         Ok(stream::iter([line]).boxed())
     }
-    async fn discover(&self, _: DiscoverQuery) -> Result<Vec<DirectoryRow>, ApiError> {
-        Ok(vec![])
+    async fn discover(&self, query: DiscoverQuery) -> Result<DirectoryPage, ApiError> {
+        let next = query.limit.map(|limit| format!("cursor{limit}"));
+        Ok(DirectoryPage { rows: vec![], next, matching: 7 })
     }
     async fn watch(
         &self,
@@ -78,11 +79,15 @@ impl NodeApi for Nobody {
     }
 }
 
-async fn ask(request: axum::http::request::Builder, body: &str) -> (StatusCode, String) {
+async fn answer(request: axum::http::request::Builder, body: &str) -> Response<Body> {
     let address = "127.0.0.1:7780".parse().unwrap();
     let router = router(Arc::new(Nobody), Token::new("secret".into()), address);
     let request = request.body(Body::from(body.to_owned())).unwrap();
-    let response = router.oneshot(request).await.unwrap();
+    router.oneshot(request).await.unwrap()
+}
+
+async fn ask(request: axum::http::request::Builder, body: &str) -> (StatusCode, String) {
+    let response = answer(request, body).await;
     let status = response.status();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(bytes.to_vec()).unwrap())
@@ -129,6 +134,18 @@ async fn other_names_and_other_pages_are_refused() {
 }
 
 #[tokio::test]
+async fn how_a_result_goes_on_is_told_beside_the_rows() {
+    let ask = async |path| {
+        let response = answer(get(path), "").await;
+        ["x-next-cursor", "x-matching-rows"]
+            .map(|name| response.headers().get(name).map(|text| text.to_str().unwrap().to_owned()))
+    };
+    let seven = Some("7".to_owned());
+    assert_eq!(ask("/api/v1/discover?limit=3").await, [Some("cursor3".into()), seven.clone()]);
+    assert_eq!(ask("/api/v1/discover?pvp=false&cursor=abc").await, [None, seven]);
+}
+
+#[tokio::test]
 async fn errors_have_a_kind_and_a_sentence() {
     let (status, body) = ask(get("/api/v1/servers/none"), "").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
@@ -136,6 +153,9 @@ async fn errors_have_a_kind_and_a_sentence() {
     let (status, body) = ask(get("/api/v1/discover?colour=red"), "").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(body.contains("unknown field") && body.contains("colour"), "{body}");
+    let (status, body) = ask(get("/api/v1/discover?sort=luck"), "").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body.contains("`players`, `name`, `new`, `proved`"), "{body}");
     assert_eq!(ask(get("/elsewhere"), "").await.0, StatusCode::NOT_FOUND);
     assert_eq!(ask(get("/readyz"), "").await.0, StatusCode::SERVICE_UNAVAILABLE);
     let post = || {

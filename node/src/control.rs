@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _};
 use homehost_api::{
-    Action, ActionRequest, ApiError, DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind,
+    Action, ActionRequest, ApiError, DirectoryChange, DirectoryPage, DiscoverQuery, ErrorKind,
     Identity, LogLine, Lookup, MeshStats, NodeApi, NodeStatus, Peer, Principal, Receipt, Server,
     ServerReach,
 };
@@ -386,9 +386,13 @@ impl NodeApi for Control {
         Ok(lines.take_until(async move { shutdown.stopping().await }).boxed())
     }
 
-    async fn discover(&self, query: DiscoverQuery) -> Result<Vec<DirectoryRow>, ApiError> {
-        let rows = self.directory.search(views::query(query)?).await.map_err(closed)?;
-        Ok(rows.into_iter().map(views::directory_row).collect())
+    async fn discover(&self, query: DiscoverQuery) -> Result<DirectoryPage, ApiError> {
+        let page = self.directory.search(views::query(query)?).await.map_err(views::no_result)?;
+        Ok(DirectoryPage {
+            rows: page.rows.into_iter().map(views::directory_row).collect(),
+            next: page.next.map(|cursor| cursor.to_string()),
+            matching: page.matching,
+        })
     }
 
     async fn watch(
@@ -396,6 +400,7 @@ impl NodeApi for Control {
         query: DiscoverQuery,
     ) -> Result<BoxStream<'static, DirectoryChange>, ApiError> {
         let shutdown = self.tasks.shutdown();
+        let query = DiscoverQuery { cursor: None, ..query };
         let changes = watch::changes(self.directory.clone(), views::query(query)?);
         Ok(changes.take_until(async move { shutdown.stopping().await }).boxed())
     }

@@ -18,8 +18,8 @@ pub use action::{Action, ActionRequest, NewServer, PreparedKeys, Principal, Rece
 pub use error::{ApiError, ErrorKind};
 pub use network::{Lookup, MeshStats, Repairs, ServerReach, Traffic, Witness};
 pub use view::{
-    Device, DirectoryChange, DirectoryRow, DiscoverQuery, Identity, LogLine, NodeStatus, Peer,
-    PhraseState, Reach, RowStatus, Server, ServerState, SortBy,
+    Device, DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery, Identity, LogLine,
+    NodeStatus, Peer, PhraseState, Reach, RowStatus, Server, ServerState, SortBy,
 };
 
 /// A running node, as everything above it sees it.
@@ -54,10 +54,10 @@ pub trait NodeApi: Send + Sync {
         follow: bool,
     ) -> Result<BoxStream<'static, LogLine>, ApiError>;
 
-    /// Servers of the network that match.
-    async fn discover(&self, query: DiscoverQuery) -> Result<Vec<DirectoryRow>, ApiError>;
+    /// A page of the servers of the network that match.
+    async fn discover(&self, query: DiscoverQuery) -> Result<DirectoryPage, ApiError>;
 
-    /// The same, and then every change to it.
+    /// All of them, and then every change to them; a cursor has no meaning here.
     async fn watch(
         &self,
         query: DiscoverQuery,

@@ -214,6 +214,8 @@ pub enum SortBy {
     Name,
     /// Newest first.
     New,
+    /// Most witnesses first.
+    Proved,
 }
 
 /// What to look for. Everything left out does not matter.
@@ -226,6 +228,21 @@ pub struct DiscoverQuery {
     pub tags: Option<String>,
     /// Region slug.
     pub region: Option<String>,
+    /// Language.
+    pub language: Option<String>,
+    /// Beginning of the game's version, in whole parts: `5.6` finds `5.6.1`, not
+    /// `5.60`.
+    pub version: Option<String>,
+    /// Whether players need a password.
+    pub password: Option<bool>,
+    /// Whether only invited players get in.
+    pub whitelist: Option<bool>,
+    /// Whether the game is modified.
+    pub modded: Option<bool>,
+    /// Whether players fight each other.
+    pub pvp: Option<bool>,
+    /// Only where witnesses got through.
+    pub proved: bool,
     /// Words, each of which must be in name, description, game or tags.
     pub text: Option<String>,
     /// Only where somebody plays.
@@ -236,6 +253,19 @@ pub struct DiscoverQuery {
     pub sort: SortBy,
     /// Most rows wanted.
     pub limit: Option<usize>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// A page of servers of the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryPage {
+    /// The rows, in order.
+    pub rows: Vec<DirectoryRow>,
+    /// The cursor that goes on, if the result does.
+    pub next: Option<String>,
+    /// How many rows match in all.
+    pub matching: usize,
 }
 
 /// What is known of a row's life.
@@ -298,6 +328,12 @@ pub struct DirectoryRow {
     pub version: Option<String>,
     /// Whether players need a password.
     pub password: bool,
+    /// Whether only invited players get in.
+    pub whitelist: bool,
+    /// Whether the game is modified.
+    pub modded: bool,
+    /// Whether players fight each other.
+    pub pvp: bool,
 }
 
 /// A change to the result of a search.

@@ -18,7 +18,7 @@ use crate::core::{
     Admission, Directory, Judgement, Loaded, MONO_ORIGIN, Moment, Output, RowView, Source, Stats,
 };
 use crate::port::ReplicaStore;
-use crate::search::Query;
+use crate::search::{CursorError, Page, Query};
 
 /// Requests that may wait for the core. Each is answered in microseconds, a
 /// search in milliseconds; a full queue makes its callers wait.
@@ -34,6 +34,17 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 #[error("the directory has shut down")]
 pub struct DirectoryClosed;
+
+/// Why a search has no result.
+#[derive(Debug, Error)]
+pub enum SearchError {
+    /// The directory has shut down.
+    #[error(transparent)]
+    Closed(#[from] DirectoryClosed),
+    /// The cursor is of another search.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+}
 
 /// A row that is new, changed, or gone.
 pub type RowChange = ServerId;
@@ -77,7 +88,7 @@ impl Heard {
 enum Command {
     Admit(Arrival),
     Gossip { from: NodeId, envelopes: Vec<Vec<u8>>, reply: oneshot::Sender<(Judgement, Heard)> },
-    Search(Query, oneshot::Sender<Vec<RowView>>),
+    Search(Query, oneshot::Sender<Result<Page, CursorError>>),
     View(ServerId, oneshot::Sender<Option<RowView>>),
     Answer { request: Box<Request>, on_link: bool, reply: oneshot::Sender<Response> },
     Set { set: Set, on_link: bool, reply: oneshot::Sender<Vec<(UnixMillis, RecId)>> },
@@ -230,9 +241,9 @@ impl DirectoryHandle {
     /// The rows that match, in order.
     ///
     /// # Errors
-    /// When the directory has shut down.
-    pub async fn search(&self, query: Query) -> Result<Vec<RowView>, DirectoryClosed> {
-        self.ask(|reply| Command::Search(query, reply)).await
+    /// When the directory has shut down, or the cursor is of another order.
+    pub async fn search(&self, query: Query) -> Result<Page, SearchError> {
+        Ok(self.ask(|reply| Command::Search(query, reply)).await??)
     }
 
     /// One row.

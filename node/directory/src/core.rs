@@ -28,6 +28,7 @@ use pace::Buckets;
 use pen::Pen;
 use reach::HeldReach;
 pub use reach::RowReach;
+pub(crate) use row::search_text;
 use row::{HostPresence, Row, Stored};
 pub use row::{RowStatus, RowView};
 use witnesses::Witnesses;
@@ -93,15 +94,21 @@ const RECOUNT_AT_ONCE_MAX: usize = 1024;
 /// How long a root must be known for its rows to stand above those of strangers.
 const KNOWN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// Standing of rows that witnesses proved, the highest.
+pub(crate) const STANDING_PROVED: u8 = 3;
+
 /// A row that a search has found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) id: ServerId,
-    /// In lower case.
-    pub(crate) name: &'a str,
+    /// In lower case; the name is its first line.
+    pub(crate) text: &'a str,
     pub(crate) status: RowStatus,
     pub(crate) players: Option<u16>,
     pub(crate) first_seen: UnixMillis,
+    pub(crate) standing: u8,
+    /// Witnesses whose word counts here.
+    pub(crate) witnesses: u8,
 }
 
 /// Device of a root.
@@ -322,13 +329,22 @@ impl Directory {
     ) -> impl Iterator<Item = Found<'_>> {
         let rows = self.rows.values().filter(move |row| wanted(&row.listing, &row.text));
         rows.map(move |row| {
-            let status = self.status_of(row, now).0;
             let presence = self.presences.get(&(row.header.root, row.header.dev));
+            let status = self.status_by(row, presence, now).0;
             let players = presence
                 .filter(|_| status == RowStatus::Live)
                 .and_then(|presence| presence.of(&row.id))
                 .and_then(|server| server.players);
-            Found { id: row.id, name: row.name(), status, players, first_seen: row.first_seen }
+            let proved = row.place.as_ref().is_some_and(|place| place.proved);
+            Found {
+                id: row.id,
+                text: &row.text,
+                status,
+                players,
+                first_seen: row.first_seen,
+                standing: self.standing_of(row, now),
+                witnesses: if proved { self.reach_of(row, now.wall).proved } else { 0 },
+            }
         })
     }
 
@@ -365,15 +381,23 @@ impl Directory {
             return 0;
         }
         let proved = row.place.as_ref().is_some_and(|place| place.proved);
-        let known = self
-            .roots
-            .get(&row.header.root)
-            .is_some_and(|rows| now.wall.since(rows.first_seen) >= KNOWN_AFTER);
-        if proved { 3 } else { 1 + u8::from(known) }
+        if proved {
+            return STANDING_PROVED;
+        }
+        let is_known = |first_seen| now.wall.since(first_seen) >= KNOWN_AFTER;
+        // The root was seen no later than its row took its place.
+        let known = row.place.as_ref().is_some_and(|place| is_known(place.root_seen))
+            || self.roots.get(&row.header.root).is_some_and(|rows| is_known(rows.first_seen));
+        1 + u8::from(known)
     }
 
     fn is_for_everyone(&self, row: &Row) -> bool {
-        admission::scope_fits_everyone(&self.network, &row.listing)
+        self.is_listing_for_everyone(&row.listing)
+    }
+
+    /// Whether a listing may travel to nodes anywhere.
+    pub(crate) fn is_listing_for_everyone(&self, listing: &ServerListing) -> bool {
+        admission::scope_fits_everyone(&self.network, listing)
     }
 }
 

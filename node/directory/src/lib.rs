@@ -17,10 +17,10 @@ pub mod search;
 pub mod truth;
 
 pub use actor::{
-    Admitted, DirectoryClosed, DirectoryHandle, Heard, RowChange, SharedChains, start,
+    Admitted, DirectoryClosed, DirectoryHandle, Heard, RowChange, SearchError, SharedChains, start,
 };
 pub use core::{
     Admission, Directory, Judgement, Loaded, Moment, Net, Refusal, RowReach, RowStatus, RowView,
     Source, Stats, net_of,
 };
-pub use search::{Query, Sort};
+pub use search::{Cursor, CursorError, Page, Query, Sort};

@@ -1,4 +1,4 @@
-//! Set reconciliation: which records has a peer that we lack (spec/directory §3).
+//! Set reconciliation: which records has a peer that we lack (spec/directory §5).
 //!
 //! Range-based, by the negentropy protocol, version 1: both sides sort what they
 //! hold by date of issue and id, compare fingerprints of ranges, and split the

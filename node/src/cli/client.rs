@@ -69,6 +69,18 @@ impl Client {
         self.whole(self.send(path, None).await?).await
     }
 
+    /// Asks for JSON that comes in pages; returns the cursor of the next one as
+    /// well.
+    pub(crate) async fn page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<(T, Option<String>), Failure> {
+        let response = self.send(path, None).await?;
+        let next = response.headers().get("x-next-cursor").and_then(|next| next.to_str().ok());
+        let next = next.map(str::to_owned);
+        Ok((self.whole(response).await?, next))
+    }
+
     /// Does something.
     pub(crate) async fn act(&self, action: Action) -> Result<Receipt, Failure> {
         let request = ActionRequest { key: None, action };

@@ -96,6 +96,11 @@ impl Output {
         }
     }
 
+    /// What is worth knowing beside the answer, which a program reads alone.
+    pub(crate) fn hint(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{}", plain(text));
+    }
+
     pub(crate) fn failure(&self, error: &Failure) {
         if self.json {
             let body = serde_json::json!({ "error": error });

@@ -19,6 +19,20 @@ enum Sort {
     Name,
     /// Newest first
     New,
+    /// Most witnesses first
+    Proved,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Flag {
+    /// Players need a password
+    Password,
+    /// Only invited players get in
+    Whitelist,
+    /// The game is modified
+    Modded,
+    /// Players fight each other
+    Pvp,
 }
 
 #[derive(Debug, Args)]
@@ -32,6 +46,21 @@ pub(crate) struct DiscoverArgs {
     /// Region, as in eu
     #[arg(long)]
     region: Option<String>,
+    /// Language, as in de
+    #[arg(long)]
+    lang: Option<String>,
+    /// Version of the game: 5.6 finds 5.6.1 as well, but not 5.60
+    #[arg(long)]
+    version: Option<String>,
+    /// What a server must be; may be repeated
+    #[arg(long = "with", value_name = "FLAG", value_enum)]
+    with: Vec<Flag>,
+    /// What a server must not be; may be repeated
+    #[arg(long = "without", value_name = "FLAG", value_enum)]
+    without: Vec<Flag>,
+    /// Only servers that others got through to
+    #[arg(long)]
+    proved: bool,
     /// Words in name, description, game or tags
     #[arg(long)]
     text: Option<String>,
@@ -47,6 +76,9 @@ pub(crate) struct DiscoverArgs {
     /// Most rows
     #[arg(long)]
     limit: Option<usize>,
+    /// Where the page before ended, as it was told
+    #[arg(long, conflicts_with = "watch")]
+    cursor: Option<String>,
     /// Go on with changes
     #[arg(long)]
     watch: bool,
@@ -58,7 +90,20 @@ pub(crate) async fn discover(
     output: &Output,
 ) -> Result<(), Failure> {
     let tags = (!args.tags.is_empty()).then(|| args.tags.join(","));
+    let flag = |flag: Flag| match (args.with.contains(&flag), args.without.contains(&flag)) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
     let query = query_string(&DiscoverQuery {
+        password: flag(Flag::Password),
+        whitelist: flag(Flag::Whitelist),
+        modded: flag(Flag::Modded),
+        pvp: flag(Flag::Pvp),
+        language: args.lang,
+        version: args.version,
+        proved: args.proved,
+        cursor: args.cursor,
         game: args.game,
         tags,
         region: args.region,
@@ -69,14 +114,19 @@ pub(crate) async fn discover(
             Sort::Players => SortBy::Players,
             Sort::Name => SortBy::Name,
             Sort::New => SortBy::New,
+            Sort::Proved => SortBy::Proved,
         },
         limit: args.limit,
     })?;
     if args.watch {
         return watch(&query, client, output).await;
     }
-    let rows: Vec<DirectoryRow> = client.get(&format!("/api/v1/discover{query}")).await?;
+    let (rows, next): (Vec<DirectoryRow>, _) =
+        client.page(&format!("/api/v1/discover{query}")).await?;
     output.show(&rows, || directory_table(&rows, output));
+    if let Some(next) = next {
+        output.hint(&format!("there are more: add --cursor {next}"));
+    }
     Ok(())
 }
 

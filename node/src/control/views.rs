@@ -6,7 +6,7 @@ use homehost_api::{
     ApiError, DirectoryRow, DiscoverQuery, ErrorKind, LogLine, Peer, Reach, RowStatus, Server,
     ServerState, SortBy,
 };
-use homehost_directory::{Query, RowView, Sort};
+use homehost_directory::{Query, RowView, SearchError, Sort};
 use homehost_hosting::{ServerView, State};
 use homehost_mesh::PeerInfo;
 use homehost_protocol::record::listing::flags;
@@ -90,16 +90,35 @@ pub(super) fn log_line(line: homehost_hosting::LogLine) -> LogLine {
 const TEXT_BYTES_MAX: usize = 256;
 
 pub(super) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
-    let texts = [&query.game, &query.tags, &query.region, &query.text];
+    let texts =
+        [&query.game, &query.tags, &query.region, &query.language, &query.version, &query.text];
     if texts.into_iter().flatten().any(|text| text.len() > TEXT_BYTES_MAX) {
         let text = format!("a filter has at most {TEXT_BYTES_MAX} bytes: shorten it");
         return Err(ApiError::new(ErrorKind::Usage, text));
     }
+    let cursor = query.cursor.map(|cursor| cursor.parse()).transpose();
+    let cursor = cursor.map_err(|error| ApiError::new(ErrorKind::Usage, format!("{error}")))?;
+    let flag = |bit: u32, wanted: Option<bool>| match wanted {
+        Some(true) => (bit, 0),
+        Some(false) => (0, bit),
+        None => (0, 0),
+    };
+    let wanted = [
+        flag(flags::PASSWORD, query.password),
+        flag(flags::WHITELIST, query.whitelist),
+        flag(flags::MODDED, query.modded),
+        flag(flags::PVP, query.pvp),
+    ];
     let tags = query.tags.unwrap_or_default().to_lowercase();
     Ok(Query {
         game: query.game.map(|game| game.to_lowercase()),
         tags: tags.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
         region: query.region.map(|region| region.to_lowercase()),
+        language: query.language.map(|language| language.to_lowercase()),
+        version: query.version,
+        flags: wanted.iter().map(|(with, _)| with).sum(),
+        without_flags: wanted.iter().map(|(_, without)| without).sum(),
+        proved: query.proved,
         text: query.text,
         has_players: query.has_players,
         all: query.all,
@@ -107,13 +126,23 @@ pub(super) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
             SortBy::Players => Sort::Players,
             SortBy::Name => Sort::Name,
             SortBy::New => Sort::New,
+            SortBy::Proved => Sort::Proved,
         },
         limit: query.limit,
+        cursor,
     })
+}
+
+pub(super) fn no_result(error: SearchError) -> ApiError {
+    match error {
+        SearchError::Closed(closed) => super::closed(closed),
+        SearchError::Cursor(error) => ApiError::new(ErrorKind::Usage, error.to_string()),
+    }
 }
 
 pub(super) fn directory_row(row: RowView) -> DirectoryRow {
     let listing = row.listing;
+    let has = |bit: u32| listing.flags.is_some_and(|flags| flags & bit != 0);
     DirectoryRow {
         id: row.id.to_string(),
         host: row.host.to_string(),
@@ -136,6 +165,9 @@ pub(super) fn directory_row(row: RowView) -> DirectoryRow {
         description: listing.description,
         language: listing.language,
         version: listing.game_version,
-        password: listing.flags.is_some_and(|bits| bits & flags::PASSWORD != 0),
+        password: has(flags::PASSWORD),
+        whitelist: has(flags::WHITELIST),
+        modded: has(flags::MODDED),
+        pvp: has(flags::PVP),
     }
 }

@@ -9,6 +9,7 @@ use homehost_protocol::{RecId, RootId, ServerId, UnixMillis};
 
 use super::row::Row;
 use super::{Device, Directory, Held, Moment};
+use crate::search;
 
 /// A response being filled.
 struct Page<'a> {
@@ -136,19 +137,16 @@ impl Directory {
         }
     }
 
-    fn query(&self, _query: &Query, cursor: Option<&[u8]>, on_link: bool, now: Moment) -> Response {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let after = cursor.and_then(|bytes| bytes.try_into().ok()).map(ServerId);
+    fn query(&self, query: &Query, cursor: Option<&[u8]>, on_link: bool, now: Moment) -> Response {
+        let ranked = search::Query::of_peer(query, cursor);
+        let ranked = match ranked.and_then(|query| self.ranked(&query, on_link, now)) {
+            Ok(ranked) => ranked,
+            Err(error) => return Response::trouble(error.into()),
+        };
         let mut page = Page::new(self, on_link, now);
-        let mut last = None;
-        for id in self.rows.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(id, _)| id)
-        {
-            if !page.take(id) {
-                page.response.cursor = last.map(|id: ServerId| id.0.to_vec());
-                break;
-            }
-            last = Some(*id);
-        }
+        let taken = ranked.ids().take_while(|id| page.take(id)).count();
+        page.response.cursor = ranked.cursor(taken).map(|cursor| cursor.to_bytes());
+        page.response.matching = u32::try_from(ranked.matching).ok();
         page.response.network = Some(self.network.clone());
         page.response
     }

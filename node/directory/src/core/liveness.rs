@@ -39,7 +39,16 @@ impl Directory {
     }
 
     pub(super) fn status_of(&self, row: &Row, now: Moment) -> (RowStatus, Option<Duration>) {
-        let presence = self.presences.get(&(row.header.root, row.header.dev));
+        self.status_by(row, self.presences.get(&(row.header.root, row.header.dev)), now)
+    }
+
+    /// The same, where the presence of the row's device is at hand.
+    pub(super) fn status_by(
+        &self,
+        row: &Row,
+        presence: Option<&HostPresence>,
+        now: Moment,
+    ) -> (RowStatus, Option<Duration>) {
         let alive = Self::last_alive(row, presence);
         let status = if row.listing.is_withdrawn() {
             RowStatus::Withdrawn

@@ -51,11 +51,6 @@ impl Row {
     pub(super) fn is_strange(&self) -> bool {
         self.listing.is_withdrawn() && !self.was_here
     }
-
-    /// The lower-case name.
-    pub(super) fn name(&self) -> &str {
-        self.text.split('\n').next().unwrap_or_default()
-    }
 }
 
 /// The newest presence of a device.
@@ -159,7 +154,7 @@ impl Directory {
 }
 
 /// Lower-case text that free-text search looks into.
-pub(super) fn search_text(listing: &ServerListing) -> String {
+pub(crate) fn search_text(listing: &ServerListing) -> String {
     let mut text = listing.name.to_lowercase();
     for part in [listing.description.as_deref(), Some(listing.game.as_str())]
         .into_iter()

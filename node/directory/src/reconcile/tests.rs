@@ -249,6 +249,15 @@ fn a_peer_that_leads_nowhere_is_left() {
 }
 
 #[test]
+fn what_is_told_twice_counts_once() {
+    let (mut session, _) = Session::begin(snapshot(&Records::new()));
+    for (date, need) in [(2, vec![RecId([5; 32])]), (3, vec![])] {
+        let told = message(&[&[date, 0, 2, 1], &[5; 32], &[0, 0, 1], &[7; 16]]);
+        assert_eq!(session.step(&told).expect("an answer").need, need);
+    }
+}
+
+#[test]
 fn a_peer_that_invents_records_without_end_is_left() {
     let (mut session, _) = Session::begin(snapshot(&Records::new()));
     let random = &mut fastrand::Rng::with_seed(1);

@@ -174,7 +174,7 @@ fn fifty_thousand_signed_lies_leave_honest_rows_in_place_and_in_front() {
         .values()
         .filter(|row| row.listing.addresses[0].to_string().starts_with("8.8."));
     assert!(few_blocks.count() <= 4 * 32);
-    let found = directory.search(&Query { limit: Some(100), ..Query::default() }, moment(61));
+    let found = found(&directory, &Query { limit: Some(100), ..Query::default() }, 61);
     let proved: BTreeSet<_> = honest[..100].iter().map(|(host, _)| id_of(host)).collect();
     assert!(found.iter().all(|row| proved.contains(&row.id)), "proved rows come first");
     // New hosts that are proved still come in, and new ones that are not, when
