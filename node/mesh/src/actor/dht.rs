@@ -122,10 +122,13 @@ impl Actor {
         for (id, operation) in &mut self.dht.operations {
             if let Operation::Send { until, .. } = operation
                 && now >= *until
-                && let Some(mut query) = kad.query_mut(id)
             {
-                query.finish();
+                // Its end is told soon; whatever comes, this is not due at once
+                // again, which would leave no time for anything else.
                 *until = now + PUT_PATIENCE;
+                if let Some(mut query) = kad.query_mut(id) {
+                    query.finish();
+                }
             }
         }
     }
