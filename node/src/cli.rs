@@ -8,6 +8,7 @@ mod output;
 mod server;
 mod signals;
 mod up;
+mod via;
 mod views;
 
 use std::path::PathBuf;
@@ -118,6 +119,11 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
     if matches!(cli.command, Command::Demo) {
         return demo::run(output).await;
     }
+    let cli = match cli.command {
+        // Needs no node of our own, and so no folder.
+        Command::Discover(args) if args.is_via() => return views::discover_via(args, output).await,
+        command => Cli { command, ..cli },
+    };
     let data_dir = place::data_dir(cli.common.data_dir)?;
     let client = || Client::find(&data_dir);
     match cli.command {

@@ -5,7 +5,7 @@ pub(crate) mod identity;
 mod metrics;
 mod network;
 mod new_server;
-mod views;
+pub(crate) mod views;
 mod watch;
 
 use std::path::PathBuf;

@@ -284,8 +284,10 @@ pub enum RowStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reach {
-    /// Only the host says so.
+    /// Only the host says so, or witnesses whose word does not count here.
     Claimed,
+    /// Witnesses got through whose word counts here.
+    Proved,
 }
 
 /// A server of the network.
@@ -313,6 +315,17 @@ pub struct DirectoryRow {
     pub status: RowStatus,
     /// Reach.
     pub reach: Reach,
+    /// Witnesses that got through and whose word counts here.
+    pub reach_proved: u8,
+    /// Witnesses that got through, whether their word counts here or not.
+    pub reach_said: u8,
+    /// Witnesses that were asked, by the host's word.
+    pub reach_asked: u8,
+    /// When the last of them got through, RFC 3339.
+    pub reach_at: Option<String>,
+    /// Whether its host's key chains contradict each other: somebody else may
+    /// have its keys.
+    pub key_conflict: bool,
     /// When this version was signed, RFC 3339, by the host's clock.
     pub issued: String,
     /// When it was last known to be alive, RFC 3339.

@@ -198,6 +198,27 @@ impl Query {
         })
     }
 
+    /// The same for asking a peer, with a limit of its own.
+    pub fn to_peer(&self, limit: u16) -> PeerQuery {
+        let flag = |wanted: bool| wanted.then_some(true);
+        let bits = |bits: u32| (bits != 0).then_some(bits);
+        PeerQuery {
+            game: self.game.clone(),
+            tags: self.tags.clone(),
+            region: self.region.clone(),
+            language: self.language.clone(),
+            version: self.version.clone(),
+            flags: bits(self.flags),
+            without_flags: bits(self.without_flags),
+            has_players: flag(self.has_players),
+            proved: flag(self.proved),
+            text: self.text.clone(),
+            sort: Some(self.sort.into()),
+            limit: Some(limit),
+            all: flag(self.all),
+        }
+    }
+
     /// Whether a row is in the result: a change to one row needs no new search.
     pub fn matches(&self, row: &RowView) -> bool {
         self.wants_listing(&row.listing, &search_text(&row.listing), &self.words())

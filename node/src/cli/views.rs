@@ -2,14 +2,16 @@
 
 use clap::{Args, ValueEnum};
 use homehost_api::{
-    DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, NodeStatus, Peer, RowStatus, SortBy,
+    DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, NodeStatus, Peer, Reach, RowStatus,
+    SortBy,
 };
 
 use super::client::query_string;
 use super::output::{Cell, Colour, fields};
-use super::{Client, Output};
+use super::{Client, Output, via};
 use crate::control::count;
 use crate::exit::{Failure, failure};
+use homehost_mesh::Multiaddr;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Sort {
@@ -82,20 +84,43 @@ pub(crate) struct DiscoverArgs {
     /// Go on with changes
     #[arg(long)]
     watch: bool,
+    /// Ask the node at this address instead of the one of this machine, and
+    /// check every row here
+    #[arg(long, value_name = "ADDR", conflicts_with = "watch")]
+    via: Option<Multiaddr>,
 }
 
-pub(crate) async fn discover(
-    args: DiscoverArgs,
-    client: &Client,
-    output: &Output,
-) -> Result<(), Failure> {
+impl DiscoverArgs {
+    /// The node to ask, if it is another than the own.
+    pub(crate) fn is_via(&self) -> bool {
+        self.via.is_some()
+    }
+}
+
+/// Asks another node, without one of our own.
+pub(crate) async fn discover_via(args: DiscoverArgs, output: &Output) -> Result<(), Failure> {
+    let Some(address) = args.via.clone() else { return Ok(()) };
+    let query = crate::control::views::query(query_of(args))?;
+    let found = via::discover(&address, query).await?;
+    output.show(&found.rows, || directory_table(&found.rows, output));
+    for (reason, records) in &found.refused {
+        output.hint(&format!("refused {}: {reason}", count(*records, "record")));
+    }
+    output.hint(&format!("on the network {:?}, as told by {address}", found.network.as_str()));
+    if let Some(next) = found.next {
+        output.hint(&format!("there are more: add --cursor {next}"));
+    }
+    Ok(())
+}
+
+fn query_of(args: DiscoverArgs) -> DiscoverQuery {
     let tags = (!args.tags.is_empty()).then(|| args.tags.join(","));
     let flag = |flag: Flag| match (args.with.contains(&flag), args.without.contains(&flag)) {
         (true, _) => Some(true),
         (false, true) => Some(false),
         (false, false) => None,
     };
-    let query = query_string(&DiscoverQuery {
+    DiscoverQuery {
         password: flag(Flag::Password),
         whitelist: flag(Flag::Whitelist),
         modded: flag(Flag::Modded),
@@ -117,8 +142,17 @@ pub(crate) async fn discover(
             Sort::Proved => SortBy::Proved,
         },
         limit: args.limit,
-    })?;
-    if args.watch {
+    }
+}
+
+pub(crate) async fn discover(
+    args: DiscoverArgs,
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
+    let watching = args.watch;
+    let query = query_string(&query_of(args))?;
+    if watching {
         return watch(&query, client, output).await;
     }
     let (rows, next): (Vec<DirectoryRow>, _) =
@@ -136,7 +170,7 @@ async fn watch(query: &str, client: &Client, output: &Output) -> Result<(), Fail
         _ if output.is_json() => output.json_line(&change),
         DirectoryChange::Put { row } => {
             let row = row_cells(row);
-            output.line(output.table(&[""; 7], &[row]).trim());
+            output.line(output.table(&[""; 8], &[row]).trim());
         }
         DirectoryChange::Gone { id } => {
             let id = id.get(..8).unwrap_or(id);
@@ -171,7 +205,8 @@ pub(crate) fn directory_table(rows: &[DirectoryRow], output: &Output) -> String 
         return output.nothing("no server matches; --all also shows silent and withdrawn ones");
     }
     let cells: Vec<Vec<Cell>> = rows.iter().map(row_cells).collect();
-    output.table(&["NAME", "GAME", "PLAYERS", "REGION", "STATUS", "JOIN", "TAGS"], &cells)
+    let heading = ["NAME", "GAME", "PLAYERS", "REGION", "STATUS", "REACH", "JOIN", "TAGS"];
+    output.table(&heading, &cells)
 }
 
 fn row_cells(row: &DirectoryRow) -> Vec<Cell> {
@@ -187,9 +222,24 @@ fn row_cells(row: &DirectoryRow) -> Vec<Cell> {
         Cell::of(players(row.players, row.slots)),
         Cell::of(row.region.as_deref().unwrap_or("—")),
         Cell::of(word).colour(colour),
+        reach(row),
         Cell::of(row.addresses.first().map_or("—", String::as_str)),
         Cell::of(row.tags.join(" ")),
     ]
+}
+
+/// How many witnesses of how many asked got through.
+fn reach(row: &DirectoryRow) -> Cell {
+    if row.key_conflict {
+        return Cell::of("key conflict").colour(Colour::Bad);
+    }
+    match (row.reach, row.reach_said) {
+        (Reach::Proved, _) => Cell::of(format!("proved {}/{}", row.reach_proved, row.reach_asked))
+            .colour(Colour::Good),
+        (Reach::Claimed, 0) => Cell::of("claimed"),
+        // By witnesses that this node does not know.
+        (Reach::Claimed, said) => Cell::of(format!("said {said}/{}", row.reach_asked)),
+    }
 }
 
 /// `3/20`, with — for what is not known.

@@ -89,7 +89,7 @@ pub(super) fn log_line(line: homehost_hosting::LogLine) -> LogLine {
 /// Longest free text; a search box holds no more.
 const TEXT_BYTES_MAX: usize = 256;
 
-pub(super) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
+pub(crate) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
     let texts =
         [&query.game, &query.tags, &query.region, &query.language, &query.version, &query.text];
     if texts.into_iter().flatten().any(|text| text.len() > TEXT_BYTES_MAX) {
@@ -140,7 +140,7 @@ pub(super) fn no_result(error: SearchError) -> ApiError {
     }
 }
 
-pub(super) fn directory_row(row: RowView) -> DirectoryRow {
+pub(crate) fn directory_row(row: RowView) -> DirectoryRow {
     let listing = row.listing;
     let has = |bit: u32| listing.flags.is_some_and(|flags| flags & bit != 0);
     DirectoryRow {
@@ -158,7 +158,12 @@ pub(super) fn directory_row(row: RowView) -> DirectoryRow {
             homehost_directory::RowStatus::Stale => RowStatus::Stale,
             homehost_directory::RowStatus::Withdrawn => RowStatus::Withdrawn,
         },
-        reach: Reach::Claimed,
+        reach: if row.reach.proved > 0 { Reach::Proved } else { Reach::Claimed },
+        reach_proved: row.reach.proved,
+        reach_said: row.reach.said,
+        reach_asked: row.reach.asked,
+        reach_at: row.reach.at.map(|at| at.to_string()),
+        key_conflict: row.key_conflict,
         issued: row.issued.to_string(),
         seen: row.seen.to_string(),
         confirmed: row.confirmed,

@@ -26,6 +26,10 @@ use repair::{Repair, Snapshots};
 /// How often it is looked whether a comparison is due.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How often the directory is told anew whom this node is connected to: it
+/// forgets them after a day.
+const MEET_AGAIN: Duration = Duration::from_secs(3600);
+
 /// A node that did not look for so long has slept, and missed what was said.
 const GAP: Duration = Duration::from_secs(60);
 
@@ -52,6 +56,8 @@ pub(crate) struct Exchange {
     holders: BTreeMap<NodeId, bool>,
     /// Those of them whose address the directory has been told.
     met: BTreeSet<NodeId>,
+    /// When the directory was last told of all of them.
+    met_at: Option<Instant>,
     repair: Repair,
     snapshots: Snapshots,
     truth: Truth,
@@ -77,6 +83,7 @@ impl Exchange {
             fetched_order: VecDeque::new(),
             holders: BTreeMap::new(),
             met: BTreeSet::new(),
+            met_at: None,
             snapshots: Snapshots::default(),
             truth: Truth::default(),
             looked: std::time::SystemTime::now(),
@@ -125,6 +132,12 @@ impl Exchange {
     /// Tells the directory whom this node is connected to: their word counts
     /// when they witness.
     async fn meet(&mut self) {
+        if self.met_at.is_none_or(|at| at.elapsed() >= MEET_AGAIN) {
+            self.met_at = Some(Instant::now());
+            self.met.clear();
+            // What this node reached itself it need not be told.
+            self.directory.met(self.mesh.node(), None).await;
+        }
         let peers = self.mesh.status().borrow().peers.clone();
         for peer in peers.iter().filter(|peer| peer.holds_replica) {
             if self.met.insert(peer.node) {

@@ -63,7 +63,7 @@ fn rank(ip: IpAddr) -> u8 {
 
 /// The address at the beginning of a multiaddr, by its text form
 /// (`/ip4/…` or `/ip6/…`).
-pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     let text = address.to_string();
     let mut parts = text.split('/').skip(1);
     match parts.next()? {

@@ -128,13 +128,16 @@ impl Directory {
     /// The answer to a peer's question. Offers are admitted, and reconciliation
     /// is answered from a snapshot; neither is for here.
     pub fn answer(&self, request: &Request, on_link: bool, now: Moment) -> Response {
-        match request {
+        let mut response = match request {
             Request::Query { query, cursor } => self.query(query, cursor.as_deref(), on_link, now),
             Request::Get { ids } => self.get(ids, on_link, now),
-            Request::Records { ids } => self.records(ids, on_link, now),
             Request::Chains { roots } => self.chains(roots, now),
-            Request::Offer { .. } | Request::Reconcile { .. } => Response::default(),
-        }
+            Request::Records { ids } => return self.records(ids, on_link, now),
+            Request::Offer { .. } | Request::Reconcile { .. } => return Response::default(),
+        };
+        // Who asks may be in no network yet.
+        response.network = Some(self.network.clone());
+        response
     }
 
     fn query(&self, query: &Query, cursor: Option<&[u8]>, on_link: bool, now: Moment) -> Response {
@@ -147,7 +150,6 @@ impl Directory {
         let taken = ranked.ids().take_while(|id| page.take(id)).count();
         page.response.cursor = ranked.cursor(taken).map(|cursor| cursor.to_bytes());
         page.response.matching = u32::try_from(ranked.matching).ok();
-        page.response.network = Some(self.network.clone());
         page.response
     }
 

@@ -1,0 +1,216 @@
+//! `discover --via`: asks one node, keeps nothing, believes nothing.
+//!
+//! The rows go through the same admission as those of a running node, in a
+//! directory that lives as long as the question; what the node says about them
+//! beyond their signatures — how many match, whom it would trust as a witness —
+//! is shown as its word.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use homehost_api::{DirectoryRow, ErrorKind};
+use homehost_directory::core::{MONO_ORIGIN, Output as Told};
+use homehost_directory::{Admission, Directory, Moment, Query, Refusal, Source};
+use homehost_mesh::Multiaddr;
+use homehost_mesh::ask::{AskConnection, AskError};
+use homehost_protocol::limits::{QUERY_ROWS_MAX, QUERY_TEXT_BYTES_MAX, RPC_CHAINS_MAX};
+use homehost_protocol::rpc::{Request, Response};
+use homehost_protocol::{NetworkName, RootId, ServerId, UnixMillis};
+use homehost_runtime::wall_ms;
+
+use crate::control::views;
+use crate::exit::{Failure, failure};
+
+/// Longest wait for the connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Rows that are shown when nothing is said: as many as a person scrolls.
+const ROWS: usize = 200;
+
+/// Questions at once; after that a node answers clients one a second.
+const AT_ONCE: usize = 8;
+const PAUSE: Duration = Duration::from_millis(1100);
+
+/// What one node answered.
+pub(crate) struct Found {
+    pub(crate) rows: Vec<DirectoryRow>,
+    /// Where the result goes on, if it does.
+    pub(crate) next: Option<String>,
+    /// The node's network.
+    pub(crate) network: NetworkName,
+    /// Records that do not hold, by reason.
+    pub(crate) refused: BTreeMap<String, usize>,
+}
+
+/// Asks the node at an address.
+///
+/// # Errors
+/// When it cannot be asked, or does not answer.
+pub(crate) async fn discover(address: &Multiaddr, query: Query) -> Result<Found, Failure> {
+    let unsaid = |error: AskError| explain(address, &error);
+    if query.text.as_ref().is_some_and(|text| text.len() > QUERY_TEXT_BYTES_MAX) {
+        let text = format!("--text has at most {QUERY_TEXT_BYTES_MAX} bytes: shorten it");
+        return Err(failure(ErrorKind::Usage, text));
+    }
+    let mut node = AskConnection::connect(address, CONNECT).await.map_err(unsaid)?;
+    let mut reading: Option<Reading> = None;
+    let wanted = query.limit.unwrap_or(ROWS);
+    let mut cursor = query.cursor.as_ref().map(homehost_directory::Cursor::to_bytes);
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        if asked > AT_ONCE {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let have = reading.as_ref().map_or(0, |reading| reading.ids.len());
+        let limit = wanted.saturating_sub(have).min(QUERY_ROWS_MAX);
+        let ask = query.to_peer(u16::try_from(limit).unwrap_or(u16::MAX));
+        let request = Request::Query { query: ask, cursor: cursor.clone() };
+        let response = node.request(request).await.map_err(unsaid)?;
+        if let Some(trouble) = response.trouble {
+            let text = format!("the node at {address} has no answer: {trouble}");
+            return Err(failure(ErrorKind::Unavailable, text));
+        }
+        let network = response.network.clone().or_else(|| node.network().cloned());
+        let Some(network) = network else {
+            let text = format!("the node at {address} does not say which network it is in");
+            return Err(failure(ErrorKind::Unavailable, text));
+        };
+        let reading = reading.get_or_insert_with(|| Reading::new(network, is_near(address)));
+        let next = response.cursor.clone();
+        let before = reading.records;
+        let missing = reading.take(response);
+        for roots in missing.chunks(RPC_CHAINS_MAX) {
+            let request = Request::Chains { roots: roots.to_vec() };
+            let chains = node.request(request).await.map_err(unsaid)?;
+            reading.take(chains);
+        }
+        // A page that brings nothing or does not move on would be asked for
+        // again without end.
+        let stuck = next == cursor || reading.records == before;
+        cursor = next;
+        if cursor.is_none() || stuck || reading.ids.len() >= wanted {
+            break;
+        }
+    }
+    let Some(reading) = reading else { unreachable!("the loop has run once") };
+    Ok(reading.found(query, cursor))
+}
+
+/// What came, as far as it holds.
+struct Reading {
+    directory: Directory,
+    network: NetworkName,
+    on_link: bool,
+    began: Instant,
+    records: usize,
+    /// Servers in the order of the answer.
+    ids: Vec<ServerId>,
+    refused: BTreeMap<String, usize>,
+}
+
+impl Reading {
+    fn new(network: NetworkName, on_link: bool) -> Self {
+        Self {
+            directory: Directory::new(network.clone()),
+            network,
+            on_link,
+            began: Instant::now(),
+            records: 0,
+            ids: Vec::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment { wall: UnixMillis(wall_ms()), mono: MONO_ORIGIN + self.began.elapsed() }
+    }
+
+    /// Takes in what holds; returns the roots whose key chains are missing.
+    fn take(&mut self, response: Response) -> Vec<RootId> {
+        let now = self.now();
+        let mut missing = Vec::new();
+        for held in response.records {
+            self.records += 1;
+            let age = held.age_s.map(|seconds| Duration::from_secs(seconds.into()));
+            let source = Source::Peer { on_link: self.on_link, age };
+            let (admission, told) = self.directory.admit(&held.envelope, source, now);
+            for told in told {
+                match told {
+                    Told::Learned(id) => self.ids.push(id),
+                    Told::FetchChain(root) if !missing.contains(&root) => missing.push(root),
+                    _ => {}
+                }
+            }
+            match admission {
+                // What comes before its row or chain is taken in with it, and
+                // what a page repeats is no fault.
+                Admission::New
+                | Admission::Refused(
+                    Refusal::Known | Refusal::Old | Refusal::NoListing | Refusal::NeedChain,
+                ) => {}
+                Admission::Refused(refusal) => {
+                    *self.refused.entry(refusal.to_string()).or_default() += 1;
+                }
+            }
+        }
+        missing
+    }
+
+    fn found(mut self, query: Query, cursor: Option<Vec<u8>>) -> Found {
+        let now = self.now();
+        let limit = query.limit.unwrap_or(ROWS);
+        // Whom this client would believe as a witness it cannot say.
+        let wanted = Query { proved: false, cursor: None, limit: None, ..query };
+        let mut rows = Vec::new();
+        for id in std::mem::take(&mut self.ids) {
+            let Some(row) = self.directory.view(&id, now) else { continue };
+            if wanted.matches(&row) {
+                rows.push(views::directory_row(row));
+            } else {
+                let why = "a server that was not asked for".to_owned();
+                *self.refused.entry(why).or_default() += 1;
+            }
+        }
+        rows.truncate(limit);
+        let next =
+            cursor.and_then(|bytes| homehost_directory::Cursor::try_from(bytes.as_slice()).ok());
+        Found {
+            rows,
+            next: next.map(|cursor| cursor.to_string()),
+            network: self.network,
+            refused: self.refused,
+        }
+    }
+}
+
+/// Whether the far end of an address is on this machine or link.
+fn is_near(address: &Multiaddr) -> bool {
+    let ip = crate::wire::join::ip_of(address);
+    ip.is_some_and(|ip| homehost_protocol::Scope::of(ip) != homehost_protocol::Scope::Global)
+}
+
+fn explain(address: &Multiaddr, error: &AskError) -> Failure {
+    let (kind, next) = match error {
+        AskError::Dial { .. } => {
+            (ErrorKind::Unavailable, "; is the address right, and the node up?")
+        }
+        AskError::WrongPeer { .. } => {
+            (ErrorKind::Denied, "; leave /p2p/… away to ask whoever it is")
+        }
+        AskError::NotHomeHost(_) | AskError::Unsupported(_) => {
+            (ErrorKind::Usage, "; ask another node")
+        }
+        AskError::Timeout => (ErrorKind::Timeout, "; try again, or ask another node"),
+        AskError::Refused | AskError::Closed => {
+            (ErrorKind::Unavailable, "; wait a moment, or ask another node")
+        }
+        AskError::Setup(_) => (ErrorKind::Internal, ""),
+    };
+    let place = if error.to_string().contains(&address.to_string()) {
+        String::new()
+    } else {
+        format!(" at {address}")
+    };
+    failure(kind, format!("failed to ask the node{place}: {error}{next}"))
+}
