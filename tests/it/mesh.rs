@@ -116,8 +116,15 @@ fn assert_shape(row: &Value) {
     for key in ["confirmed", "password"] {
         is(key, Value::is_boolean);
     }
-    assert_eq!(row["reach"], "claimed");
-    assert_eq!(row.as_object().map(serde_json::Map::len), Some(18), "{row:#}");
+    for key in ["whitelist", "modded", "pvp", "key_conflict"] {
+        is(key, Value::is_boolean);
+    }
+    for key in ["reach_proved", "reach_said", "reach_asked"] {
+        is(key, Value::is_u64);
+    }
+    is("reach_at", text_or_null);
+    assert!(row["reach"] == "claimed" || row["reach"] == "proved");
+    assert_eq!(row.as_object().map(serde_json::Map::len), Some(26), "{row:#}");
 }
 
 #[test]
