@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use futures::future::join_all;
 use homehost_directory::net_of;
 use homehost_directory::proof::{ProofPlan, Subject};
@@ -116,14 +115,14 @@ impl Prover {
                 due.push((*id, server, subject));
             }
         }
-        let proving = due.into_iter().map(|(id, server, subject)| async {
-            let ok = self.prove(id, server, &subject, &witnesses).await;
-            (id, subject, ok)
-        });
-        let mut proved = futures::stream::iter(proving).buffer_unordered(AT_ONCE);
-        while let Some((id, subject, ok)) = proved.next().await {
-            let moment = (Instant::now(), fastrand::f64());
-            plan.done(id, subject, witnesses.len(), ok, moment);
+        for some in due.chunks(AT_ONCE) {
+            let proving = some
+                .iter()
+                .map(|(id, server, subject)| self.prove(*id, server, subject, &witnesses));
+            for ((id, _, subject), ok) in some.iter().zip(join_all(proving).await) {
+                let moment = (Instant::now(), fastrand::f64());
+                plan.done(*id, subject.clone(), witnesses.len(), ok, moment);
+            }
         }
     }
 
