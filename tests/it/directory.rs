@@ -164,12 +164,9 @@ fn a_rotation_is_seen_by_all_and_the_old_key_is_refused() {
     let words = file(&test, "words", WORDS);
     home.ok(&["id", "rotate", "--phrase-file", &words]);
     for node in [&b, &c] {
-        let newer = |row: &Value| {
-            row["status"] == "live" && row["issued"].as_str() > before["issued"].as_str()
-        };
+        let newer = |row: &Value| row["status"] == "live" && row["key_epoch"] == 1;
         let row = row(node, &server["id"], "it is signed anew", newer);
         assert_eq!((&row["host"], &row["key_conflict"]), (&before["host"], &false.into()));
-        assert_eq!(node.ok(&["mesh", "stats"])["key_chains"], 3);
     }
     // The thief learns that its key has ended, and lists nothing.
     fs::remove_file(thief.data_dir().join("identity/node.key")).expect("its own node key");

@@ -126,7 +126,7 @@ fn assert_shape(row: &Value) {
     for key in ["tags", "addresses"] {
         is(key, |value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string)));
     }
-    for key in ["reach_proved", "reach_said", "reach_asked"] {
+    for key in ["key_epoch", "reach_proved", "reach_said", "reach_asked"] {
         is(key, Value::is_u64);
     }
     is("reach_at", text_or_null);
@@ -134,7 +134,7 @@ fn assert_shape(row: &Value) {
         is(key, Value::is_boolean);
     }
     assert!(row["reach"] == "claimed" || row["reach"] == "proved", "{row:#}");
-    assert_eq!(row.as_object().map(serde_json::Map::len), Some(26), "{row:#}");
+    assert_eq!(row.as_object().map(serde_json::Map::len), Some(27), "{row:#}");
 }
 
 #[test]
