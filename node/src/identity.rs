@@ -42,7 +42,7 @@ pub(crate) enum IdentityError {
         source: io::Error,
     },
     /// A file is not what it should be.
-    #[error("{} is damaged or missing: move the folder `identity` away, then bring it back with `homehost id restore`, or begin as somebody new", path.display())]
+    #[error("{} is damaged or missing: move the folder `identity` away, then bring it back from a backup with `homehost id restore FILE`, or begin as somebody new", path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,

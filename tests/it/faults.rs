@@ -39,12 +39,12 @@ fn a_damaged_identity_is_explained_and_not_replaced() {
     let root = node.ok(&["id"])["root"].take();
     node.down();
     let identity = node.data_dir().join("identity");
-    for name in ["device.key", "genesis", "node.key"] {
+    for name in ["device.key", "chain", "node.key"] {
         let path = identity.join(name);
         let good = fs::read(&path).expect(name);
         fs::write(&path, b"rubbish").expect(name);
         let text = refused(&node, 1);
-        assert!(text.contains(name) || text.contains("genesis"), "{text}");
+        assert!(text.contains(name), "{text}");
         assert!(text.contains("damaged") && text.contains("backup"), "{text}");
         assert_eq!(fs::read(&path).expect(name), b"rubbish", "it is left for the owner to see");
         fs::write(&path, good).expect(name);

@@ -5,6 +5,7 @@ mod demo;
 mod faults;
 mod fences;
 mod http;
+mod identity;
 mod lifecycle;
 mod mesh;
 mod servers;

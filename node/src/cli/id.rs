@@ -35,7 +35,7 @@ const SECRET_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdCommand {
-    /// Show who the node is [default]
+    /// Show who the node is; also without a verb
     Show,
     /// Write the identity to a file that a passphrase closes
     Backup(BackupArgs),

@@ -326,3 +326,49 @@ fn hostile_cursors_are_refused_or_harmless() {
     let none = Query { limit: Some(0), ..Query::default() };
     assert_eq!(directory.search(&none, after(9)).expect("no cursor").next, None);
 }
+
+#[test]
+fn a_page_that_is_full_before_its_limit_goes_on() {
+    let mut directory = Directory::new("test".parse().expect("a name"));
+    let long = |n| ServerListing {
+        description: Some("d".repeat(120)),
+        name: format!("{n:048}"),
+        tags: (0..8).map(|tag| format!("{tag:016}")).collect(),
+        ..listing(n)
+    };
+    for root in 1..=4 {
+        let rows: Vec<_> = (0..50).map(|n| (long(n), None)).collect();
+        put(&mut directory, root, &rows, NOW);
+    }
+    let (mut rows, mut pages, mut cursor) = (0, 0, None);
+    loop {
+        let response = ask(&directory, &PeerQuery::default(), cursor);
+        rows += response.records.iter().filter(|held| name_in(&held.envelope).is_some()).count();
+        pages += 1;
+        cursor = response.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((rows, pages), (200, 2));
+}
+
+#[test]
+fn rows_of_a_lan_are_neither_told_nor_counted_elsewhere() {
+    let network = || "main".parse().expect("a name");
+    let next = KeyDigest::of(&DeviceKey::from_seed([99; 32]).public());
+    let signer = RecordSigner::genesis(DeviceKey::from_seed([1; 32]), next, network());
+    let mut directory = Directory::new(network());
+    for (n, address) in [(1, "8.8.8.8:30000/udp"), (2, "192.168.1.2:30000/udp")] {
+        let listing =
+            ServerListing { addresses: vec![address.parse().expect("an address")], ..listing(n) };
+        let record = Record::ServerListing(listing);
+        let bytes = signer.sign(&record, NOW.wall.0, NOW.wall).expect("a record that holds");
+        assert_eq!(directory.admit(&bytes, Source::Own, NOW).0, Admission::New);
+    }
+    for (on_link, rows) in [(false, 1), (true, 2)] {
+        let request = Request::Query { query: PeerQuery::default(), cursor: None };
+        let response = directory.answer(&request, on_link, NOW);
+        assert_eq!((response.records.len(), response.matching), (rows, Some(rows as u32)));
+    }
+}

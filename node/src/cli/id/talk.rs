@@ -111,7 +111,7 @@ impl Talk for Terminal {
 pub(crate) fn teach(talk: &mut impl Talk, phrase: &Phrase) -> io::Result<bool> {
     let words = phrase.words();
     for left in (0..TRIES).rev() {
-        talk.say("Its recovery phrase is these twelve words, in this order:\n");
+        talk.say("The recovery phrase is these twelve words, in this order:\n");
         talk.say(&grid(&words));
         talk.say(
             "Write them on paper, now: they are shown once and not stored.\n\
