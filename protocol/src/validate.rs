@@ -276,6 +276,11 @@ fn signing_key(
             }
         },
         (false, None) => match chains.signing_key(&header.root, header.key_epoch, header.dev) {
+            // Another node may honestly hold a chain that contradicts ours, and
+            // neither of us knows it yet.
+            KeyState::Valid(key) if key != envelope.key => {
+                Err(Stop::Ignore(IgnoreReason::KeyConflict))
+            }
             KeyState::Valid(key) => Ok(key),
             KeyState::Unknown => Err(Stop::NeedChain(header.root)),
             KeyState::Revoked => Err(Stop::Ignore(IgnoreReason::RevokedKey)),

@@ -112,7 +112,7 @@ struct Reading {
 impl Reading {
     fn new(network: NetworkName, on_link: bool) -> Self {
         Self {
-            directory: Directory::new(network.clone()),
+            directory: Directory::of_one_answer(network.clone()),
             network,
             on_link,
             began: Instant::now(),

@@ -1,5 +1,6 @@
 //! What the directory takes in, keeps, and says of a row's life.
 
+mod abuse;
 mod floods;
 mod keys;
 
