@@ -116,5 +116,5 @@ pub const RPC_IDS_MAX: usize = 64;
 /// Envelopes in one `Offer`.
 pub const RPC_OFFER_MAX: usize = 16;
 
-/// Rows that a node keeps (ARCHITECTURE, "The replica is the truth").
+/// Rows that a node keeps (spec/directory §3).
 pub const REPLICA_ROWS_MAX: usize = 32_768;

@@ -6,7 +6,9 @@ use homehost_protocol::keys::KeyDigest;
 use homehost_protocol::record::RecordSigner;
 use homehost_protocol::record::listing::{ListingState, ServerListing};
 use homehost_protocol::record::presence::{Presence, ServerPresence};
-use homehost_protocol::{DeviceKey, Record, RootId, ServerNonce, UnixMillis};
+use homehost_protocol::{
+    DeviceKey, JoinAddress, Record, RootId, ServerNonce, Transport, UnixMillis,
+};
 use homehost_tests::Test;
 use serde_json::{Value, json};
 
@@ -31,6 +33,10 @@ pub(crate) fn now() -> UnixMillis {
     UnixMillis(0).plus(since)
 }
 
+fn address(ip: [u8; 4]) -> JoinAddress {
+    JoinAddress { socket: (ip, 30_000).into(), transport: Transport::Udp }
+}
+
 impl Author {
     /// Authors with other numbers are other roots.
     pub(crate) fn new(test: &Test, number: u16) -> Self {
@@ -50,8 +56,10 @@ impl Author {
         self.signer.root()
     }
 
-    /// A server of this author; another nonce is another server.
+    /// A server of this author; another nonce is another server, at an address of
+    /// another block.
     pub(crate) fn server(&self, nonce: u8, name: &str) -> ServerListing {
+        let [high, low, ..] = self.seed;
         ServerListing {
             nonce: ServerNonce([nonce; 16]),
             state: ListingState::Live,
@@ -62,7 +70,7 @@ impl Author {
             region: None,
             language: None,
             game_version: None,
-            addresses: vec!["8.8.8.8:30000/udp".parse().expect("an address")],
+            addresses: vec![address([11 + high % 64, low, nonce, 8])],
             slots: Some(16),
             flags: None,
             plugin_set: None,

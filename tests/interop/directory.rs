@@ -42,9 +42,11 @@ fn a_replica_is_read_page_by_page_and_row_by_row() {
 
     let mut read = BTreeSet::new();
     let mut pages = 0;
-    let mut after = Value::Null;
+    let mut cursor = Value::Null;
     loop {
-        let page = peer.ask("ask", json!({"operation": "page", "after": after}));
+        let page = peer.ask("ask", json!({"operation": "query", "cursor": cursor}));
+        assert_eq!(page["matching"], all.len(), "of the whole replica, whatever the page");
+        assert_eq!(page["network"], test.network());
         for record in page["records"].as_array().expect("records") {
             let age = record["age"].as_u64().expect("an age in seconds");
             assert!(age < 300, "{record}");
@@ -54,8 +56,8 @@ fn a_replica_is_read_page_by_page_and_row_by_row() {
             assert!(read.insert(envelope.to_owned()), "a row comes once");
         }
         pages += 1;
-        after = page["next"].clone();
-        if after.is_null() {
+        cursor = page["cursor"].clone();
+        if cursor.is_null() {
             break;
         }
     }
@@ -93,7 +95,7 @@ fn a_row_that_is_offered_is_taken_and_what_is_no_question_is_refused() {
         json!({"operation": "get", "ids": vec![&id; 65]}),
         json!({"operation": "get", "ids": ["00"]}),
         json!({"operation": "offer", "envelopes": vec![""; 17]}),
-        json!({"operation": "offer", "envelopes": ["00".repeat(17 * 1024)]}),
+        json!({"operation": "offer", "envelopes": ["00".repeat(65 * 1024)]}),
     ] {
         peer.refusal("ask", question);
     }
@@ -108,9 +110,9 @@ fn who_asks_too_much_is_refused_for_a_while_and_not_cut_off() {
     let js = Js::start(&test);
     let peer = js.peer("peer");
     peer.join(&node);
-    let refused = "homehost_mesh_rpc_refused_total{reason=\"budget\"}";
+    let refused = "homehost_mesh_rpc_refused_total{rpc=\"directory\",reason=\"budget\"}";
     assert_eq!(crate::counter(&node, refused), 0);
-    let asked = peer.ask("ask_many", json!({"operation": "page", "count": 30}));
+    let asked = peer.ask("ask_many", json!({"operation": "query", "count": 30}));
     let [answered, without] =
         ["answered", "refused"].map(|key| asked[key].as_u64().expect("a number"));
     assert_eq!(answered + without, 30);
@@ -119,7 +121,7 @@ fn who_asks_too_much_is_refused_for_a_while_and_not_cut_off() {
     assert_eq!(crate::counter(&node, refused), without);
     assert!(peer.is_connected());
     homehost_tests::eventually(FOUND, "it is answered again", || {
-        let asked = peer.ask("ask_many", json!({"operation": "page", "count": 1}));
+        let asked = peer.ask("ask_many", json!({"operation": "query", "count": 1}));
         if asked["answered"] == 1 { Ok(()) } else { Err(asked.to_string()) }
     });
 }

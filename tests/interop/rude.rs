@@ -151,11 +151,11 @@ fn answers_that_are_not_read_harm_nobody() {
         source.publish("list", &rows.into_iter().map(|row| row.envelope).collect::<Vec<_>>());
         node.sees(&last, "live", FOUND);
     }
-    let page = source.ask("ask", json!({"operation": "page"}));
-    assert!(number(&page, "bytes") > 120 * 1024, "{}", page["bytes"]);
+    let page = source.ask("ask", json!({"operation": "query"}));
+    assert!(number(&page, "bytes") > 100 * 1024, "{}", page["bytes"]);
 
     let way = js.ask("slow_way", json!({"address": tcp_address(&node)}));
-    let asked = "homehost_mesh_rpc_refused_total{reason=\"budget\"}";
+    let asked = "homehost_mesh_rpc_refused_total{rpc=\"directory\",reason=\"budget\"}";
     for at in 0..8 {
         let peer = js.raw_peer(&format!("slow {at}"));
         peer.ask("dial", json!({"address": way}));
@@ -168,7 +168,7 @@ fn answers_that_are_not_read_harm_nobody() {
         assert_eq!(number(&js.ask("half_open", args), "opened"), 30);
     }
     js.ask("stall", json!({}));
-    assert_eq!(js.ask("ask_on_held", json!({"operation": "page"})), 240);
+    assert_eq!(js.ask("ask_on_held", json!({"operation": "query"})), 240);
     eventually(FOUND, "they asked more than they may", || {
         let refused = counter(&node, asked);
         if refused >= 8 * 12 { Ok(()) } else { Err(refused.to_string()) }

@@ -8,7 +8,7 @@ use homehost_tests::{Game, Node, Test, eventually};
 use serde_json::Value;
 
 /// The phrase of sixteen zero bytes.
-const WORDS: &str =
+pub(crate) const WORDS: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
 /// Another one.
@@ -17,7 +17,7 @@ const OTHERS: &str = "legal winner thank year wave sausage worth useful legal wi
 const FOUND: Duration = Duration::from_secs(20);
 
 /// A node that is still to be started, whose phrase will be [`WORDS`].
-fn with_known_phrase<'a>(test: &'a Test, name: &str) -> Node<'a> {
+pub(crate) fn with_known_phrase<'a>(test: &'a Test, name: &str) -> Node<'a> {
     let node = test.stopped_node(name, &[]);
     let folder = node.data_dir().join("identity");
     fs::create_dir_all(&folder).expect("the folder is ours");
@@ -27,7 +27,7 @@ fn with_known_phrase<'a>(test: &'a Test, name: &str) -> Node<'a> {
 }
 
 /// A file in the test's folder; its path as text.
-fn file(test: &Test, name: &str, text: &str) -> String {
+pub(crate) fn file(test: &Test, name: &str, text: &str) -> String {
     let path = test.folder().join(name);
     fs::write(&path, text).expect("the folder is ours");
     path.to_str().expect("a plain path").to_owned()

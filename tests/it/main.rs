@@ -2,6 +2,7 @@
 
 mod cli;
 mod demo;
+mod directory;
 mod faults;
 mod fences;
 mod http;

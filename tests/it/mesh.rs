@@ -76,12 +76,25 @@ fn three_hosts_find_each_others_servers() {
             (&["discover", "--text", "sunday cas"], &["Sunday Castle"]),
             (&["discover", "--has-players"], &["Sunday Castle"]),
             (&["discover", "--game", "nobody-plays-this"], &[]),
+            (&["discover", "--region", "eu", "--lang", "xx"], &[]),
+            (&["discover", "--with", "password"], &[]),
+            (
+                &["discover", "--without", "password", "--without", "pvp", "--region", "eu"],
+                &["Sunday Castle", "Quiet Valley"],
+            ),
+            (&["discover", "--version", "99"], &[]),
         ] {
             let rows = host.ok(args);
             let rows = rows.as_array().expect("rows");
             assert_eq!(names(rows), expected.iter().copied().collect(), "{args:?}");
         }
         assert_eq!(host.ok(&["discover", "--limit", "1"]).as_array().map(Vec::len), Some(1));
+        let page = host.cli(&["discover", "--sort", "name", "--limit", "2"]);
+        let cursor = page.stderr.split("--cursor ").nth(1).expect("a hint that there is more");
+        let cursor = cursor.trim();
+        let last = host.ok(&["discover", "--sort", "name", "--limit", "2", "--cursor", cursor]);
+        assert_eq!(last.as_array().map(Vec::len), Some(1));
+        assert!(host.cli(&["discover", "--cursor", cursor]).refusal(2).contains("cursor"));
         let sorted = host.ok(&["discover", "--sort", "name"]);
         assert_eq!(sorted[0]["name"], "Moon Base");
         let sorted = host.ok(&["discover", "--sort", "players"]);
@@ -113,11 +126,15 @@ fn assert_shape(row: &Value) {
     for key in ["tags", "addresses"] {
         is(key, |value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string)));
     }
-    for key in ["confirmed", "password"] {
+    for key in ["key_epoch", "reach_proved", "reach_said", "reach_asked"] {
+        is(key, Value::is_u64);
+    }
+    is("reach_at", text_or_null);
+    for key in ["confirmed", "key_conflict", "password", "whitelist", "modded", "pvp"] {
         is(key, Value::is_boolean);
     }
-    assert_eq!(row["reach"], "claimed");
-    assert_eq!(row.as_object().map(serde_json::Map::len), Some(18), "{row:#}");
+    assert!(row["reach"] == "claimed" || row["reach"] == "proved", "{row:#}");
+    assert_eq!(row.as_object().map(serde_json::Map::len), Some(27), "{row:#}");
 }
 
 #[test]

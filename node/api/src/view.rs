@@ -297,6 +297,8 @@ pub struct DirectoryRow {
     pub id: String,
     /// Root id of its host.
     pub host: String,
+    /// How often the host's keys had been rotated when this was signed.
+    pub key_epoch: u16,
     /// Name.
     pub name: String,
     /// Game slug.

@@ -87,7 +87,9 @@ async fn show(fleet: &mut Fleet, game: Game, output: &Output) -> Result<(), Fail
     }
     for (n, host) in fleet.hosts().enumerate() {
         let rows = loop {
-            let rows: Vec<DirectoryRow> = host.client.get("/api/v1/discover?sort=name").await?;
+            let mut rows: Vec<DirectoryRow> = host.client.get("/api/v1/discover").await?;
+            // Whoever was proved a moment ago must not change what is shown.
+            rows.sort_by(|a, b| a.name.cmp(&b.name));
             let live = rows.iter().filter(|row| row.status == RowStatus::Live).count();
             output.progress(&format!("host {} sees {live} of {HOSTS} servers …", n + 1));
             if live == HOSTS && rows.iter().all(|row| row.confirmed) {

@@ -146,6 +146,7 @@ pub(crate) fn directory_row(row: RowView) -> DirectoryRow {
     DirectoryRow {
         id: row.id.to_string(),
         host: row.host.to_string(),
+        key_epoch: row.key_epoch,
         name: listing.name,
         game: listing.game,
         tags: listing.tags,

@@ -13,7 +13,7 @@ use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{RPC_CHAINS_MAX, RPC_IDS_MAX};
 use homehost_protocol::rpc::{Request, Response, Set};
-use homehost_protocol::{NodeId, RootId, Scope, ServerId};
+use homehost_protocol::{NodeId, RootId, Scope, ServerId, UnixMillis};
 use homehost_runtime::{Shutdown, wall_ms};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
@@ -61,8 +61,8 @@ pub(crate) struct Exchange {
     repair: Repair,
     snapshots: Snapshots,
     truth: Truth,
-    /// By the wall clock, in milliseconds.
-    looked: u64,
+    /// When that was looked at last, by the wall clock.
+    looked: UnixMillis,
 }
 
 impl Exchange {
@@ -87,7 +87,7 @@ impl Exchange {
             met_at: None,
             snapshots: Snapshots::default(),
             truth: Truth::default(),
-            looked: wall_ms(),
+            looked: UnixMillis(wall_ms()),
         }
     }
 
@@ -122,8 +122,8 @@ impl Exchange {
 
     fn look(&mut self) {
         // The wall clock goes on while the machine sleeps.
-        let now = wall_ms();
-        if Duration::from_millis(now.saturating_sub(self.looked)) > LOOK + GAP {
+        let now = UnixMillis(wall_ms());
+        if now.since(self.looked) > LOOK + GAP {
             self.repair.joined();
         }
         self.looked = now;

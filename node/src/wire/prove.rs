@@ -24,6 +24,13 @@ use super::join::{ip_of, own_ips};
 /// How often it is looked whether a proof is due.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Servers that are proved at once: witnesses take some at a time.
+const AT_ONCE: usize = 4;
+
+/// What the owner of a server is told that nobody can check.
+const UNCHECKED: &str = "its query is `none`, or one that answers no challenge, so others cannot \
+                         check it: give it a --query that its game speaks";
+
 /// Running servers by id.
 type Servers = Arc<BTreeMap<ServerId, ServerView>>;
 
@@ -94,13 +101,10 @@ impl Prover {
         let witnesses = self.witnesses();
         let mesh = self.mesh.status().borrow().clone();
         let ips = own_ips(&self.network, &mesh);
+        let mut due = Vec::new();
         for (id, server) in servers.iter().filter(|(_, server)| server.state == State::Running) {
             let Some((port, protocol)) = probe_of(server) else {
-                self.note(
-                    *id,
-                    "its query is `none`, or none that answers a challenge: others \
-                    cannot check it. Give it a --query that its game speaks",
-                );
+                self.note(*id, UNCHECKED);
                 continue;
             };
             let ready = server.ready_at;
@@ -108,8 +112,16 @@ impl Prover {
             if witnesses.is_empty() {
                 self.note(*id, "no peer is connected that could look");
             } else if plan.is_due(id, &subject, witnesses.len(), Instant::now()) {
-                let ok = self.prove(*id, server, &subject, &witnesses).await;
-                plan.done(*id, subject, witnesses.len(), ok, (Instant::now(), fastrand::f64()));
+                due.push((*id, server, subject));
+            }
+        }
+        for some in due.chunks(AT_ONCE) {
+            let proving = some
+                .iter()
+                .map(|(id, server, subject)| self.prove(*id, server, subject, &witnesses));
+            for ((id, _, subject), ok) in some.iter().zip(join_all(proving).await) {
+                let moment = (Instant::now(), fastrand::f64());
+                plan.done(*id, subject.clone(), witnesses.len(), ok, moment);
             }
         }
     }

@@ -1,7 +1,7 @@
 // What a decent peer does.
 
 import { multiaddr } from '@multiformats/multiaddr'
-import { ask } from './directory.js'
+import { ask, protocol } from './directory.js'
 import { join, topics } from './mesh.js'
 import { hex, open, selectors, unhex, validators } from './records.js'
 
@@ -116,13 +116,13 @@ export const commands = (say) => ({
   },
 
   ask ({ peer: name, ...question }) {
-    return ask(connection(name), peer(name).network, question)
+    return ask(connection(name), protocol(peer(name).network), question)
   },
 
   /** Asks the same many times at once; how many were answered. */
   async ask_many ({ peer: name, count, ...question }) {
     const asked = await Promise.allSettled(Array.from({ length: count }, () =>
-      ask(connection(name), peer(name).network, question)))
+      ask(connection(name), protocol(peer(name).network), question)))
     const answered = asked.filter(({ status }) => status === 'fulfilled').length
     return { answered, refused: count - answered }
   },

@@ -5,14 +5,35 @@ import { fromCbor, hex, unhex } from './records.js'
 
 export const protocol = (network) => `/homehost/${network}/directory/1`
 
-/** Numbers of the operations. */
-const OPERATIONS = { page: 1, get: 2, offer: 3 }
+/** The name by which clients ask (docs/spec/mesh.md §10). */
+export const QUERY_PROTOCOL = '/homehost/query/1'
 
-export function request ({ operation, after, ids = [], envelopes = [] }) {
+/** Numbers of the operations. */
+const OPERATIONS = { query: 1, get: 2, offer: 3, reconcile: 4, records: 5, chains: 6 }
+
+/** Fields of a query, from 1. */
+const QUERY = ['game', 'tags', 'region', 'language', 'version', 'flags', 'without_flags',
+  'has_players', 'proved', 'text', 'sort', 'limit', 'all']
+
+/** What a search asks for, as a map of those fields that are given. */
+const queryMap = (query) => new Map(QUERY
+  .map((name, at) => [at + 1, query[name]])
+  .filter(([, value]) => value != null))
+
+export function request ({
+  operation, query = {}, cursor, ids = [], envelopes = [], set, message, records = [], roots = []
+}) {
   const map = new Map([[1, OPERATIONS[operation] ?? operation]])
-  if (after != null) map.set(2, unhex(after))
-  if (ids.length > 0) map.set(3, ids.map(unhex))
-  if (envelopes.length > 0) map.set(4, envelopes.map(unhex))
+  const list = (key, values) => values.length > 0 && map.set(key, values.map(unhex))
+  list(3, ids)
+  list(4, envelopes)
+  const wanted = queryMap(query)
+  if (wanted.size > 0) map.set(5, wanted)
+  if (cursor != null) map.set(6, unhex(cursor))
+  if (set != null) map.set(7, set)
+  if (message != null) map.set(8, unhex(message))
+  list(9, records)
+  list(10, roots)
   return encode(map)
 }
 
@@ -29,18 +50,28 @@ export async function readAll (stream) {
   return Buffer.concat(parts)
 }
 
-/** Asks, and reads the answer; a refusal is an error. */
-export async function ask (connection, network, question) {
-  const stream = await connection.newStream(protocol(network))
-  stream.send(frame(request(question)))
+/** Sends a frame, and reads what comes back until the other side closes. */
+export async function exchange (connection, name, bytes) {
+  const stream = await connection.newStream(name)
+  stream.send(frame(bytes))
   await stream.close()
-  const bytes = await readAll(stream)
-  if (bytes.length < 4) throw new Error('refused')
-  if (bytes.readUInt32BE() !== bytes.length - 4) throw new Error('not one frame')
+  const back = await readAll(stream)
+  if (back.length < 4) throw new Error('refused')
+  if (back.readUInt32BE() !== back.length - 4) throw new Error('not one frame')
+  return back
+}
+
+/** Asks by a protocol, and reads the answer; a refusal is an error. */
+export async function ask (connection, name, question) {
+  const bytes = await exchange(connection, name, request(question))
   const answer = fromCbor(bytes.subarray(4))
   return {
     bytes: bytes.length,
     records: (answer.get(1) ?? []).map(([envelope, age]) => ({ envelope: hex(envelope), age })),
-    next: answer.has(2) ? hex(answer.get(2)) : null
+    cursor: answer.has(2) ? hex(answer.get(2)) : null,
+    message: answer.has(3) ? hex(answer.get(3)) : null,
+    network: answer.get(4) ?? null,
+    matching: answer.get(5) ?? null,
+    trouble: answer.get(6) ?? null
   }
 }

@@ -174,12 +174,14 @@ impl Directory {
     ) -> (Judgement, Vec<Output>) {
         let mut outputs = Vec::new();
         let mut judgement = Judgement::Ignore;
-        let mut root = None;
-        for bytes in envelopes {
-            if claimed_root(bytes).is_some_and(|of| *root.get_or_insert(of) != of) {
-                self.count("several_roots");
-                return (Judgement::Reject, outputs);
-            }
+        // Before any is taken in: what is rejected leaves nothing behind.
+        let claimed: Vec<_> = envelopes.iter().map(|bytes| claimed_root(bytes)).collect();
+        let mut roots = claimed.iter().flatten();
+        if roots.next().is_some_and(|first| roots.any(|other| other != first)) {
+            self.count("several_roots");
+            return (Judgement::Reject, outputs);
+        }
+        for (bytes, root) in envelopes.iter().zip(claimed) {
             let stranger = root.is_some_and(|root| !self.roots.contains_key(&root));
             if stranger && self.senders.is_empty(&from, now.mono) {
                 self.count(Refusal::SenderQuota.label());

@@ -91,6 +91,8 @@ pub struct RowView {
     pub id: ServerId,
     /// Whose it is.
     pub host: RootId,
+    /// How often its keys had been rotated when this was signed.
+    pub key_epoch: u16,
     /// What the host says of it.
     pub listing: ServerListing,
     /// Players now, if that is known.
@@ -136,6 +138,7 @@ impl Directory {
         RowView {
             id: *id,
             host: row.header.root,
+            key_epoch: row.header.key_epoch,
             listing: row.listing.clone(),
             players: now_says
                 .filter(|_| status == RowStatus::Live)

@@ -447,6 +447,9 @@ fn gossip_is_judged_as_a_whole() {
     // News of two roots: sound each, but nobody may bundle them.
     let two = [&sign(1, listing(5), 2)[..], &sign(2, listing(5), 2)];
     assert_eq!(judge(&mut directory, &two), Judgement::Reject);
+    for (root, n) in [(1, 5), (2, 5)] {
+        assert!(directory.view(&id(root, n), now).is_none(), "a row of root {root} was taken in");
+    }
     let future = sign(1, listing(1), 5 + 660);
     assert_eq!(judge(&mut directory, &[&future]), Judgement::Ignore);
 }

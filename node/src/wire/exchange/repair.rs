@@ -1,4 +1,4 @@
-//! Repair: what gossip missed is found by comparing replicas (spec/directory §3).
+//! Repair: what gossip missed is found by comparing replicas (spec/directory §5).
 //!
 //! After joining, two peers are compared with; then one at random and the one
 //! whose word proved truest, every ten minutes. What a peer lacks is its own
