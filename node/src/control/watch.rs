@@ -17,9 +17,12 @@ use super::views;
 /// this often in any case.
 const RERUN: Duration = Duration::from_secs(5);
 
-/// Changes that come together are answered together: a host that speaks changes
-/// all of its rows at once.
+/// Changes that follow one another are answered together, this often.
 const GATHER: Duration = Duration::from_millis(500);
+
+/// After a quiet time a change is answered this soon: a host that speaks changes
+/// all of its rows at once.
+const AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Changes from which on a new search costs less than a look at each row.
 const LOOKS_MAX: usize = 256;
@@ -34,8 +37,20 @@ struct Watch {
     /// depends on all others.
     is_cut: bool,
     searched: Instant,
+    /// Before this, changes are gathered and not looked at.
+    quiet_until: Instant,
     pending: VecDeque<DirectoryChange>,
     first: bool,
+}
+
+/// What a look at the changes shows.
+enum Changed {
+    /// These rows.
+    Few(BTreeSet<ServerId>),
+    /// More than can be looked at one by one.
+    Many,
+    /// Nothing was said, but it is time to search anew.
+    Nothing,
 }
 
 /// Every row of the result as a change, then the differences as they come.
@@ -50,6 +65,7 @@ pub(super) fn changes(
         known: BTreeMap::new(),
         is_cut: false,
         searched: Instant::now(),
+        quiet_until: Instant::now(),
         pending: VecDeque::new(),
         first: true,
     };
@@ -71,47 +87,53 @@ impl Watch {
             }
             match self.changed().await {
                 // Whether one more row has room in it, only a search can tell.
-                Some(ids) if !self.is_cut && self.query.limit.is_none() => {
+                Changed::Few(ids) if !self.is_cut && self.query.limit.is_none() => {
                     for id in ids {
                         self.look(id).await?;
                     }
                 }
-                _ => self.search().await?,
+                Changed::Nothing => self.search().await?,
+                Changed::Few(_) | Changed::Many => {
+                    self.search().await?;
+                    // It is dear: what goes on changing waits.
+                    self.quiet_until = self.searched + GATHER;
+                }
+            }
+            if !self.pending.is_empty() {
+                self.quiet_until = Instant::now() + GATHER;
             }
         }
     }
 
-    /// The rows that changed since the last look; `None` when it is time to
-    /// search anew, or when too much has changed.
-    async fn changed(&mut self) -> Option<BTreeSet<ServerId>> {
+    /// What changed since the last look.
+    async fn changed(&mut self) -> Changed {
         let mut ids = BTreeSet::new();
         let first = tokio::time::timeout_at(self.searched + RERUN, self.changes.recv()).await;
-        match first {
-            Ok(Ok(id)) => ids.insert(id),
-            Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) | Err(_) => {
-                self.gather().await;
-                return None;
+        let result = match first {
+            Ok(Ok(id)) => {
+                ids.insert(id);
+                // What comes together with it.
+                let soon = Instant::now() + AT_ONCE;
+                tokio::time::sleep_until(self.quiet_until.max(soon)).await;
+                loop {
+                    match self.changes.try_recv() {
+                        Ok(id) if ids.len() < LOOKS_MAX => ids.insert(id),
+                        Err(TryRecvError::Empty | TryRecvError::Closed) => {
+                            return Changed::Few(ids);
+                        }
+                        Ok(_) | Err(TryRecvError::Lagged(_)) => break Changed::Many,
+                    };
+                }
             }
+            Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) => {
+                tokio::time::sleep(GATHER).await;
+                Changed::Many
+            }
+            Err(_) => Changed::Nothing,
         };
-        tokio::time::sleep(GATHER).await;
-        loop {
-            match self.changes.try_recv() {
-                Ok(id) => ids.insert(id),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                Err(TryRecvError::Lagged(_)) => return None,
-            };
-            if ids.len() > LOOKS_MAX {
-                self.changes = self.changes.resubscribe();
-                return None;
-            }
-        }
-        Some(ids)
-    }
-
-    /// What changed until now is seen by the search that follows.
-    async fn gather(&mut self) {
-        tokio::time::sleep(GATHER).await;
+        // What changed until now is seen by the search that follows.
         self.changes = self.changes.resubscribe();
+        result
     }
 
     /// Looks at one row; `None` when the node stops.
