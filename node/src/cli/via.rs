@@ -1,4 +1,4 @@
-//! `discover --via`: asks one node, keeps nothing, believes nothing.
+//! `discover --via`: asks one node or a few, keeps nothing, believes nothing.
 //!
 //! The rows go through the same admission as those of a running node, in a
 //! directory that lives as long as the question; what the node says about them
@@ -95,6 +95,18 @@ pub(crate) async fn discover(address: &Multiaddr, query: Query) -> Result<Found,
     }
     let Some(reading) = reading else { unreachable!("the loop has run once") };
     Ok(reading.found(query, cursor))
+}
+
+/// The rows of several answers, each once, in the order of the first that has
+/// it.
+pub(crate) fn union<'a>(answers: impl Iterator<Item = &'a Found>) -> Vec<DirectoryRow> {
+    let mut rows: Vec<DirectoryRow> = Vec::new();
+    for row in answers.flat_map(|found| &found.rows) {
+        if !rows.iter().any(|known| known.id == row.id) {
+            rows.push(row.clone());
+        }
+    }
+    rows
 }
 
 /// What came, as far as it holds.
