@@ -107,6 +107,9 @@ pub(crate) async fn discover_via(args: DiscoverArgs, output: &Output) -> Result<
         output.hint(&format!("refused {}: {reason}", count(*records, "record")));
     }
     output.hint(&format!("on the network {:?}, as told by {address}", found.network.as_str()));
+    if found.is_cut {
+        output.hint("it gave little at a time and was left: these may not be all");
+    }
     if let Some(next) = found.next {
         output.hint(&format!("there are more: add --cursor {next}"));
     }
