@@ -32,7 +32,7 @@ pub(crate) async fn run(
 pub(crate) async fn lookup(id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     let lookup: Lookup = client.get(&format!("/api/v1/lookup/{}", segment(id))).await?;
     output.show(&lookup, || {
-        let rows = lookup.row.as_ref().map(std::slice::from_ref).unwrap_or_default();
+        let rows = lookup.row.as_slice();
         let table = views::directory_table(rows, output);
         let answers = if lookup.answers == 0 {
             "no other peer keeps it; this node knows it".to_owned()

@@ -13,8 +13,8 @@ use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{RPC_CHAINS_MAX, RPC_IDS_MAX};
 use homehost_protocol::rpc::{Request, Response, Set};
-use homehost_protocol::{NodeId, RootId, Scope, ServerId};
-use homehost_runtime::Shutdown;
+use homehost_protocol::{NodeId, RootId, Scope, ServerId, UnixMillis};
+use homehost_runtime::{Shutdown, wall_ms};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::announce::Announcer;
@@ -61,7 +61,7 @@ pub(crate) struct Exchange {
     repair: Repair,
     snapshots: Snapshots,
     truth: Truth,
-    looked: std::time::SystemTime,
+    looked: UnixMillis,
 }
 
 impl Exchange {
@@ -86,7 +86,7 @@ impl Exchange {
             met_at: None,
             snapshots: Snapshots::default(),
             truth: Truth::default(),
-            looked: std::time::SystemTime::now(),
+            looked: UnixMillis(wall_ms()),
         }
     }
 
@@ -121,8 +121,8 @@ impl Exchange {
 
     fn look(&mut self) {
         // The wall clock goes on while the machine sleeps.
-        let now = std::time::SystemTime::now();
-        if now.duration_since(self.looked).is_ok_and(|gap| gap > LOOK + GAP) {
+        let now = UnixMillis(wall_ms());
+        if now.since(self.looked) > LOOK + GAP {
             self.repair.joined();
         }
         self.looked = now;
