@@ -117,6 +117,9 @@ pub(crate) async fn discover_via(args: DiscoverArgs, output: &Output) -> Result<
         for (reason, records) in &found.refused {
             output.hint(&format!("refused {} of it: {reason}", count(*records, "record")));
         }
+        if found.is_cut {
+            output.hint("it gave little at a time and was left: these may not be all");
+        }
         let omitted = rows.len() - found.rows.len().min(rows.len());
         match &found.next {
             Some(next) => output.hint(&format!("there are more: add --cursor {next}")),
