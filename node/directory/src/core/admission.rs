@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use homehost_protocol::limits::{AHEAD_MAX, REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
 use homehost_protocol::record::Header;
-use homehost_protocol::validate::{IgnoreReason, claimed_root};
+use homehost_protocol::validate::{IgnoreReason, claimed_root, validate_unless};
 use homehost_protocol::{
     NetworkName, NodeId, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing,
     Validated, Verdict, validate,
@@ -218,11 +218,15 @@ impl Directory {
             return self.confirm(id, source, bytes, now);
         }
         let mut outputs = Vec::new();
-        let result = match validate(bytes, &self.network, &self.chains, now.wall) {
+        // Replays are many and cheap to send; a signature is dear to check.
+        let is_old = |header: &Header, record: &Record| self.is_old(header, record, source);
+        let verdict = validate_unless(bytes, &self.network, &self.chains, now.wall, &is_old);
+        let result = match verdict {
             Verdict::Accept(validated) => {
                 self.admit_validated(bytes, *validated, source, now, &mut outputs)
             }
             Verdict::Reject(reason) => Err(Refusal::Invalid(reason.to_string())),
+            Verdict::Ignore(IgnoreReason::Old) => Err(Refusal::Old),
             Verdict::Ignore(reason) => Err(Refusal::Ignored(reason)),
             Verdict::NeedChain(root) => {
                 self.pen.add(root, bytes, source, now);
@@ -244,6 +248,29 @@ impl Directory {
             }
         };
         (admission, outputs)
+    }
+
+    /// Whether a record is behind the one that stands, by what it says of itself.
+    ///
+    /// Nobody is blamed for such a record, so a forger who makes up old ones goes
+    /// unblamed. That wins nothing: the same refusal can be had with a true old
+    /// record, nothing of it is kept or passed on, and it costs no signature.
+    fn is_old(&self, header: &Header, record: &Record, source: Source) -> bool {
+        let stands = match record {
+            Record::ServerListing(listing) if self.check_scope(listing, source).is_ok() => {
+                self.rows.get(&listing.id(&header.root)).map(|row| row.header.order())
+            }
+            Record::Presence(_) => {
+                self.presences.get(&(header.root, header.dev)).map(|presence| presence.order)
+            }
+            Record::ReachAttest(reach) => {
+                let id = reach.id(&header.root);
+                let stray = || self.strays.get(&id).map(|(_, held)| held);
+                self.reach.get(&id).or_else(stray).map(|held| held.header.order())
+            }
+            _ => None,
+        };
+        stands.is_some_and(|order| header.order() < order)
     }
 
     /// A record that is held has come again: no signature is checked twice.
