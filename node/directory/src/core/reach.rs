@@ -1,5 +1,6 @@
 //! Who reached a server: records, and what they are worth (spec/directory §3).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use homehost_protocol::limits::REACH_TTL_MAX;
@@ -30,7 +31,7 @@ pub(super) struct HeldReach {
     pub(super) rec_id: RecId,
     pub(super) header: Header,
     pub(super) envelope: Vec<u8>,
-    address: std::net::IpAddr,
+    address: IpAddr,
     pub(super) asked: u8,
     pub(super) witnesses: Box<[Witness]>,
     pub(super) heard: Option<Duration>,
@@ -73,14 +74,18 @@ impl HeldReach {
 
     /// The witnesses whose statements hold at this moment, about an address
     /// that the listing still names.
-    fn fresh(&self, listing: &ServerListing, now: UnixMillis) -> impl Iterator<Item = Witness> {
-        let about = listing.addresses.iter().any(|a| a.socket.ip() == self.address);
+    fn fresh(
+        &self,
+        mut ips: impl Iterator<Item = IpAddr>,
+        now: UnixMillis,
+    ) -> impl Iterator<Item = Witness> {
+        let about = ips.any(|ip| ip == self.address);
         let witnesses = self.witnesses.iter().copied();
         witnesses.filter(move |w| about && w.at.plus(REACH_TTL_MAX) > now)
     }
 
-    pub(super) fn view(&self, listing: &ServerListing, now: UnixMillis) -> RowReach {
-        let fresh: Vec<_> = self.fresh(listing, now).collect();
+    fn view(&self, row: &Row, now: UnixMillis) -> RowReach {
+        let fresh: Vec<_> = self.fresh(row.ips(), now).collect();
         RowReach {
             proved: self.credible.min(fresh.len() as u8),
             said: fresh.len() as u8,
@@ -93,7 +98,7 @@ impl HeldReach {
 impl Directory {
     /// This node is connected to a peer, whose word as a witness counts from
     /// now on. `ip` is the far end of the connection, if that is known.
-    pub fn met(&mut self, node: NodeId, ip: Option<std::net::IpAddr>, now: Moment) {
+    pub fn met(&mut self, node: NodeId, ip: Option<IpAddr>, now: Moment) {
         self.witnesses.met(node, ip, now.mono);
         self.recount_due = true;
     }
@@ -154,13 +159,14 @@ impl Directory {
         now: Moment,
     ) -> u8 {
         let Some((_, held)) = self.strays.get(id) else { return 0 };
-        let fresh: Vec<_> = held.fresh(listing, now.wall).map(|w| w.node).collect();
+        let ips = listing.addresses.iter().map(|at| at.socket.ip());
+        let fresh: Vec<_> = held.fresh(ips, now.wall).map(|w| w.node).collect();
         self.witnesses.credible(fresh, now.mono)
     }
 
     pub(super) fn hold_reach(&mut self, id: ServerId, mut held: HeldReach, now: Moment) {
         if let Some(row) = self.rows.get(&id) {
-            let fresh: Vec<_> = held.fresh(&row.listing, now.wall).map(|w| w.node).collect();
+            let fresh: Vec<_> = held.fresh(row.ips(), now.wall).map(|w| w.node).collect();
             held.credible = self.witnesses.credible(fresh, now.mono);
         }
         if let Some(before) = self.reach.get(&id) {
@@ -174,11 +180,12 @@ impl Directory {
 
     /// Moves a row between those that are proved and those that are not.
     pub(super) fn set_proved(&mut self, id: ServerId, proved: bool) {
-        let Some(row) = self.rows.get_mut(&id) else { return };
+        let Some(slot) = self.rows.slot(&id) else { return };
+        let Some(row) = self.rows.at_mut(slot) else { return };
         if let Some(place) = row.place.as_mut().filter(|place| place.proved != proved) {
-            self.crowd.remove(id, place);
+            self.crowd.remove(&id, slot, place);
             place.proved = proved;
-            self.crowd.add(id, place);
+            self.crowd.add(&id, slot, place);
         }
     }
 
@@ -190,7 +197,7 @@ impl Directory {
         let mut changed = Vec::new();
         for (id, held) in &mut self.reach {
             let Some(row) = self.rows.get(id) else { continue };
-            let fresh: Vec<_> = held.fresh(&row.listing, now.wall).map(|w| w.node).collect();
+            let fresh: Vec<_> = held.fresh(row.ips(), now.wall).map(|w| w.node).collect();
             let credible = self.witnesses.credible(fresh, now.mono);
             if credible != held.credible {
                 held.credible = credible;
@@ -204,7 +211,7 @@ impl Directory {
     }
 
     pub(super) fn reach_of(&self, row: &Row, now: UnixMillis) -> RowReach {
-        self.reach.get(&row.id).map(|held| held.view(&row.listing, now)).unwrap_or_default()
+        self.reach.get(&row.id).map(|held| held.view(row, now)).unwrap_or_default()
     }
 
     /// The witnesses that a server's record names, and when each reached it.
