@@ -92,6 +92,8 @@ pub(crate) struct Actor {
     discovery: Discovery,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
+    /// Messages of each peer that wait for a verdict.
+    unjudged: HashMap<PeerId, usize>,
     standing: Standing,
     dht: Dht,
     /// Refused peers and when they are forgotten, oldest first.
@@ -124,6 +126,7 @@ impl Actor {
             peers: Peers::default(),
             discovery: Discovery::new(parts.role, Instant::now()),
             gossip_peers: BTreeSet::new(),
+            unjudged: HashMap::new(),
             standing: Standing::default(),
             dht: Dht::new(Instant::now()),
             refused: VecDeque::new(),
