@@ -180,7 +180,8 @@ impl Chain {
         let malformed = ChainError::Malformed(0);
         let event = signed.event().map_err(|_| malformed)?;
         let (Some(key), Some(next)) = (event.key, event.next) else { return Err(malformed) };
-        if event != KeyEvent::genesis(key, next) || signed.1.is_some() {
+        let one_spelling = cbor::encode(&KeyEvent::genesis(key, next)) == signed.0.0;
+        if !one_spelling || signed.1.is_some() {
             return Err(malformed);
         }
         let first = Epoch { digest: event.digest(), key: Some(key), by: None, next };
@@ -212,6 +213,10 @@ impl Chain {
 
     fn push(&mut self, signed: &SignedKeyEvent, at: usize) -> Result<(), ChainError> {
         let event = signed.event().map_err(|_| ChainError::Malformed(at))?;
+        // A key that may be ignored elsewhere would give one event two digests.
+        if cbor::encode(&event) != signed.0.0 {
+            return Err(ChainError::Malformed(at));
+        }
         if is_device_event(event.kind) {
             self.push_device(&event, signed, at)?;
             self.device_events.push(event.digest());

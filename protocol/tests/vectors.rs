@@ -6,10 +6,12 @@
 
 use std::path::PathBuf;
 
+use homehost_protocol::chain::{Chain, SignedKeyEvent};
 use homehost_protocol::keys::{DeviceKey, KeyDigest};
 use homehost_protocol::record::host::{HostAnnouncement, capabilities};
 use homehost_protocol::record::listing::{ListingState, PluginSet, ServerListing, flags};
 use homehost_protocol::record::presence::{Presence, ServerPresence};
+use homehost_protocol::record::reach::{Probe, ProbeProtocol, ReachAttest};
 use homehost_protocol::record::{Record, RecordSigner};
 use homehost_protocol::validate::NoChains;
 use homehost_protocol::{NetworkName, NodeId, RecId, ServerNonce, UnixMillis, Verdict, validate};
@@ -24,6 +26,34 @@ fn signer() -> RecordSigner {
     let next = KeyDigest::of(&DeviceKey::from_seed(NEXT_SEED).public());
     let network: NetworkName = "vectors".parse().expect("a name");
     RecordSigner::genesis(DeviceKey::from_seed(DEVICE_SEED), next, network)
+}
+
+/// The chain of [`signer`]'s root after one rotation and one added device, and
+/// device 0's key of epoch 1.
+fn rotated() -> (Chain, DeviceKey) {
+    let recovery = DeviceKey::from_seed(NEXT_SEED);
+    let next = |n| KeyDigest::of(&DeviceKey::from_seed([n; 32]).public());
+    let mut chain = Chain::genesis(
+        DeviceKey::from_seed(DEVICE_SEED).public(),
+        KeyDigest::of(&recovery.public()),
+    );
+    let key = DeviceKey::from_seed([8; 32]);
+    let event = chain.rotation(key.public(), recovery.public(), next(9));
+    chain.extend(&SignedKeyEvent::sign(&event, &chain.root(), &recovery)).expect("a rotation");
+    let event = chain.addition(1, DeviceKey::from_seed([10; 32]).public());
+    chain.extend(&SignedKeyEvent::sign(&event, &chain.root(), &key)).expect("an addition");
+    (chain, key)
+}
+
+/// Who signs a record.
+fn signer_of(record: &Record) -> RecordSigner {
+    let (chain, key) = rotated();
+    match record {
+        Record::KeyChain(body) if *body == chain.to_body() => {
+            RecordSigner::carrier_of(key, &chain, signer().network().clone()).expect("its carrier")
+        }
+        _ => signer(),
+    }
 }
 
 fn records() -> Vec<(&'static str, Record)> {
@@ -64,6 +94,21 @@ fn records() -> Vec<(&'static str, Record)> {
         servers: vec![ServerPresence { id: small.id(&root), players: None, slots: Some(20) }],
     };
     let node = DeviceKey::from_seed(NODE_SEED);
+    let next = KeyDigest::of(&DeviceKey::from_seed(NEXT_SEED).public());
+    let born = Chain::genesis(DeviceKey::from_seed(DEVICE_SEED).public(), next);
+    let probe = Probe {
+        server: small.id(&root),
+        address: small.addresses[0],
+        protocol: ProbeProtocol::Luanti,
+    };
+    let reach = ReachAttest {
+        nonce: small.nonce,
+        address: probe.address,
+        protocol: probe.protocol,
+        asked: 2,
+        attests: vec![probe.attest(signer().network(), ISSUED, Some(3), &node)],
+    };
+    let unreached = ReachAttest { attests: vec![], ..reach.clone() };
     let host = HostAnnouncement {
         node: NodeId(node.public().0),
         addresses: vec!["/ip4/8.8.8.8/tcp/4001".into()],
@@ -78,6 +123,10 @@ fn records() -> Vec<(&'static str, Record)> {
         ("presence, players unknown", Record::Presence(presence)),
         ("presence, nothing runs", Record::Presence(Presence { servers: vec![] })),
         ("host announcement", Record::HostAnnouncement(host)),
+        ("key chain, just born", Record::KeyChain(born.to_body())),
+        ("key chain, rotated, with a second device", Record::KeyChain(rotated().0.to_body())),
+        ("reach, one of two witnesses", Record::ReachAttest(reach)),
+        ("reach, nobody got through", Record::ReachAttest(unreached)),
     ]
 }
 
@@ -99,6 +148,7 @@ fn vectors() -> Value {
         .enumerate()
         .map(|(at, (name, record))| {
             let seq = ISSUED.0 + at as u64;
+            let signer = signer_of(&record);
             let envelope = signer.sign(&record, seq, ISSUED).expect("a record that holds");
             let server_id = match &record {
                 Record::ServerListing(listing) => json!(listing.id(&signer.root()).to_string()),

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::core::{
     Admission, Directory, Judgement, Loaded, MONO_ORIGIN, Moment, Output, RowView, Source, Stats,
+    key_state,
 };
 use crate::port::ReplicaStore;
 use crate::search::{CursorError, Page, Query};
@@ -111,10 +112,13 @@ pub struct DirectoryHandle {
 
 /// The standing key chains, readable from any thread.
 #[derive(Clone, Debug, Default)]
-pub struct SharedChains(Arc<RwLock<HashMap<RootId, (Chain, bool)>>>);
+pub struct SharedChains(Arc<RwLock<HashMap<RootId, Keys>>>);
+
+/// A root's standing chain, and the one that contradicts it.
+type Keys = (Chain, Option<Chain>);
 
 impl SharedChains {
-    fn set(&self, root: RootId, chain: Option<(Chain, bool)>) {
+    fn set(&self, root: RootId, chain: Option<Keys>) {
         let mut chains = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match chain {
             Some(chain) => drop(chains.insert(root, chain)),
@@ -126,12 +130,8 @@ impl SharedChains {
 impl KeyChains for SharedChains {
     fn signing_key(&self, root: &RootId, key_epoch: u16, dev: u8) -> KeyState {
         let chains = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let Some((chain, conflict)) = chains.get(root) else { return KeyState::Unknown };
-        match chain.signing_key(key_epoch, dev) {
-            KeyState::Unknown if *conflict => KeyState::Conflict,
-            KeyState::Valid(key) if *conflict => KeyState::Contested(key),
-            state => state,
-        }
+        let Some((chain, rival)) = chains.get(root) else { return KeyState::Unknown };
+        key_state(chain, rival.as_ref(), key_epoch, dev)
     }
 }
 

@@ -22,6 +22,7 @@ use homehost_protocol::{NetworkName, NodeId, RecId, RootId, ServerId, ServerList
 
 pub use admission::{Admission, Judgement, Loaded, Refusal, Source};
 use chains::ChainBook;
+pub(crate) use chains::key_state;
 use crowd::Crowd;
 pub use liveness::{presence_interval, stale_after};
 use pace::Buckets;
@@ -153,12 +154,16 @@ pub struct Directory {
     senders: Buckets<NodeId>,
     /// Looked up for every row of a search; its order never shows.
     presences: HashMap<Device, HostPresence>,
+    /// The same devices in order, so that those of a root can be counted.
+    devices: BTreeSet<Device>,
     /// Devices whose presence came before any of their listings, oldest first.
     strangers: VecDeque<Device>,
     /// When rows are next looked at for having fallen silent.
     next_look: Duration,
     /// Whether a witness was met since the last count.
     recount_due: bool,
+    /// Whether it only reads one answer: then there are no quotas.
+    is_reading: bool,
     refused: BTreeMap<&'static str, u64>,
     admitted: u64,
     /// Rows that are no tombstones.
@@ -207,14 +212,22 @@ impl Directory {
             witnesses: Witnesses::default(),
             senders: admission::senders(),
             presences: HashMap::new(),
+            devices: BTreeSet::new(),
             strangers: VecDeque::new(),
             next_look: Duration::ZERO,
             recount_due: false,
+            is_reading: false,
             refused: BTreeMap::new(),
             admitted: 0,
             live_listings: 0,
             strange_tombstones: 0,
         }
+    }
+
+    /// An empty directory that takes in one answer and is dropped: whoever asks
+    /// one node wants all that it says and that holds.
+    pub fn of_one_answer(network: NetworkName) -> Self {
+        Self { is_reading: true, ..Self::new(network) }
     }
 
     /// Figures of now.
@@ -252,10 +265,11 @@ impl Directory {
         }
         self.pen.tick(now);
         self.forget_strays(now);
-        self.presences.retain(|_, presence| {
+        self.presences.retain(|device, presence| {
             let keep = presence.heard + homehost_protocol::limits::PRESENCE_TTL_MAX > now.mono;
             if !keep {
                 self.ids.remove(&presence.rec_id);
+                self.devices.remove(device);
             }
             keep
         });

@@ -25,12 +25,28 @@ struct Record {
     bad: f64,
 }
 
+impl Record {
+    /// The good share, drawn towards what is expected of anybody.
+    fn share(self, expected: f64) -> f64 {
+        (self.good + PRIOR * expected) / (self.good + self.bad + PRIOR)
+    }
+
+    fn add(&mut self, proved: bool) {
+        *(if proved { &mut self.good } else { &mut self.bad }) += 1.0;
+        if self.good + self.bad > MEMORY {
+            self.good /= 2.0;
+            self.bad /= 2.0;
+        }
+    }
+}
+
 /// Who brought what, and what became of it.
 #[derive(Debug, Default)]
 pub struct Truth {
     awaited: BTreeMap<ServerId, NodeId>,
     order: VecDeque<ServerId>,
     peers: BTreeMap<NodeId, Record>,
+    all: Record,
 }
 
 impl Truth {
@@ -55,11 +71,8 @@ impl Truth {
             return None;
         }
         let record = self.peers.entry(from).or_default();
-        *(if proved { &mut record.good } else { &mut record.bad }) += 1.0;
-        if record.good + record.bad > MEMORY {
-            record.good /= 2.0;
-            record.bad /= 2.0;
-        }
+        record.add(proved);
+        self.all.add(proved);
         Some((from, self.of(&from)))
     }
 
@@ -74,10 +87,12 @@ impl Truth {
         None
     }
 
-    /// From 0 to 1; 0.5 is no opinion.
+    /// From 0 to 1; 0.5 is as good as all together. Where most hosts cannot be
+    /// reached, nobody is to blame for bringing their rows.
     pub fn of(&self, node: &NodeId) -> f64 {
-        let Record { good, bad } = self.peers.get(node).copied().unwrap_or_default();
-        (good + PRIOR / 2.0) / (good + bad + PRIOR)
+        let record = self.peers.get(node).copied().unwrap_or_default();
+        let all = self.all.share(0.5);
+        (0.5 + (record.share(all) - all) / 2.0).clamp(0.0, 1.0)
     }
 
     /// The truest of these.
@@ -105,15 +120,16 @@ mod tests {
             truth.learned(id(n), if n % 2 == 0 { liar } else { friend });
             truth.outcome(&id(n), n % 2 == 1);
         }
-        assert!(truth.of(&liar) < 0.1 && truth.of(&friend) > 0.9);
+        assert!(truth.of(&liar) < 0.3 && truth.of(&friend) > 0.7);
         assert_eq!(truth.best([&liar, &friend].into_iter()), Some(friend));
         assert_eq!(truth.outcome(&id(1), false), None, "an outcome counts once");
-        // Who turns bad is soon seen to be.
-        for n in 1000..1200 {
-            truth.learned(id(n), friend);
+        // Where nobody's rows are proved, nobody is blamed.
+        let mut truth = Truth::default();
+        for n in 0..400 {
+            truth.learned(id(n), if n % 2 == 0 { liar } else { friend });
             truth.outcome(&id(n), false);
         }
-        assert!(truth.of(&friend) < 0.3, "{}", truth.of(&friend));
+        assert!((truth.of(&liar) - 0.5).abs() < 0.05, "{}", truth.of(&liar));
     }
 
     #[test]

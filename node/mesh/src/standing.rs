@@ -20,8 +20,9 @@ const MISDEED_COST: f64 = 10.0;
 /// a version between two releases.
 pub(crate) const MISDEEDS_MAX: u32 = 4;
 
-/// How long a misdeed is held against a peer that does no other.
-pub(crate) const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+/// How long a misdeed is held against a peer that does no other: several
+/// comparisons of replicas, which are ten minutes apart.
+pub(crate) const FORGIVEN_AFTER: Duration = Duration::from_secs(3600);
 
 /// Peers that are remembered, about 100 bytes each. Beyond it the one that was
 /// heard of the longest ago is forgotten.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use homehost_directory::truth::Truth;
-use homehost_directory::{DirectoryHandle, Heard, Judgement, RowStatus, Source};
+use homehost_directory::{Admission, DirectoryHandle, Heard, Judgement, RowStatus, Source};
 use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{RPC_CHAINS_MAX, RPC_IDS_MAX};
-use homehost_protocol::rpc::{Request, Response, Set};
+use homehost_protocol::rpc::{HeldRecord, Request, Response, Set};
 use homehost_protocol::{NodeId, RootId, Scope, ServerId, UnixMillis};
 use homehost_runtime::{Shutdown, wall_ms};
 use tokio::sync::{Semaphore, broadcast, mpsc};
@@ -33,9 +33,12 @@ const MEET_AGAIN: Duration = Duration::from_secs(3600);
 /// A node that did not look for so long has slept, and missed what was said.
 const GAP: Duration = Duration::from_secs(60);
 
-/// A peer may ask us to look at this many servers at one time; the rest is
-/// heard again at the next presence.
-const FETCHES_MAX: usize = 4;
+/// Questions about what records refer to, at one time; what is not asked now is
+/// heard of again.
+const FETCHES_MAX: usize = 16;
+
+/// How many of them at one peer: who does not answer must not hold up others.
+const FETCHES_PER_PEER: usize = 2;
 
 /// Servers fetched lately, which are not asked for again at once: a presence
 /// can name servers whose listing nobody has.
@@ -50,6 +53,8 @@ pub(crate) struct Exchange {
     announcer: Announcer,
     witness: Witness,
     fetches: Arc<Semaphore>,
+    /// Each connected peer's questions that are under way, by references.
+    fetching: BTreeMap<NodeId, Arc<()>>,
     fetched: BTreeMap<ServerId, Instant>,
     fetched_order: VecDeque<ServerId>,
     /// Connected peers that keep a replica, and whether they are on the link.
@@ -80,6 +85,7 @@ impl Exchange {
             announcer,
             witness,
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
+            fetching: BTreeMap::new(),
             fetched: BTreeMap::new(),
             fetched_order: VecDeque::new(),
             holders: BTreeMap::new(),
@@ -172,6 +178,7 @@ impl Exchange {
             MeshEvent::PeerLeft { node } => {
                 self.holders.remove(&node);
                 self.met.remove(&node);
+                self.fetching.remove(&node);
             }
             MeshEvent::GossipJoined => self.announcer.rejoined(),
             MeshEvent::Listening { address } => tracing::debug!(%address, "listening"),
@@ -217,10 +224,14 @@ impl Exchange {
 
     async fn answer(&mut self, from: NodeId, request: Request, on_link: bool, reply: ReplyToken) {
         let response = match request {
+            // What gossip may carry comes by gossip, which counts who brings it.
+            Request::Offer { .. } if !on_link => Ok(Response::default()),
             Request::Offer { envelopes } => {
-                let source = Source::Peer { on_link, age: Some(Duration::ZERO) };
-                let offered = envelopes.into_iter().map(|bytes| (bytes, source)).collect();
-                self.directory.admit(offered).await.map(|_| Response::default())
+                let records = envelopes.into_iter();
+                let records = records.map(|envelope| HeldRecord { envelope, age_s: Some(0) });
+                let offered = Response { records: records.collect(), ..Response::default() };
+                let taken = admit(&self.mesh, &self.directory, from, offered, on_link).await;
+                taken.map(|()| Response::default())
             }
             Request::Reconcile { set, message } => {
                 self.compare(from, (set, on_link), message, reply).await;
@@ -293,7 +304,7 @@ impl Exchange {
     }
 
     /// Asks a peer for the key chains of roots whose records it passed on.
-    fn fetch_chains(&self, from: NodeId, mut roots: Vec<RootId>) {
+    fn fetch_chains(&mut self, from: NodeId, mut roots: Vec<RootId>) {
         roots.sort_unstable();
         roots.dedup();
         roots.truncate(RPC_CHAINS_MAX);
@@ -304,14 +315,21 @@ impl Exchange {
 
     /// Asks a peer, and takes in what it answers; false when too much is being
     /// asked already. What is not asked for now is heard of again.
-    fn ask(&self, from: NodeId, request: Request) -> bool {
+    fn ask(&mut self, from: NodeId, request: Request) -> bool {
+        let of_peer = self.fetching.entry(from).or_default();
+        if Arc::strong_count(of_peer) > FETCHES_PER_PEER {
+            return false;
+        }
         let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return false };
+        let counted = of_peer.clone();
         let on_link = self.holders.get(&from).copied().unwrap_or(false);
         let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
         tokio::spawn(async move {
-            let _held = permit;
+            let _held = (permit, counted);
             match mesh.request(from, request).await {
-                Ok(response) => drop(admit(&directory, response, on_link).await),
+                Ok(response) => {
+                    drop(admit(&mesh, &directory, from, response, on_link).await);
+                }
                 Err(error) => tracing::debug!(%from, "failed to fetch records: {error}"),
             }
         });
@@ -319,8 +337,12 @@ impl Exchange {
     }
 }
 
+/// Takes in what a peer gave us; what no honest node could give is held against
+/// it.
 async fn admit(
+    mesh: &MeshHandle,
     directory: &DirectoryHandle,
+    from: NodeId,
     response: Response,
     on_link: bool,
 ) -> Result<(), homehost_directory::DirectoryClosed> {
@@ -329,5 +351,13 @@ async fn admit(
         let age = held.age_s.map(|seconds| Duration::from_secs(seconds.into()));
         (held.envelope, Source::Peer { on_link, age })
     });
-    directory.admit(records.collect()).await.map(drop)
+    let admitted = directory.admit(records.collect()).await?;
+    let forged = |admission: &Admission| match admission {
+        Admission::Refused(refusal) => refusal.is_blameworthy(),
+        Admission::New => false,
+    };
+    if admitted.admissions.iter().any(forged) {
+        mesh.blame(from, Misdeed::InvalidRecord).await;
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use homehost_protocol::limits::{AHEAD_MAX, REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
 use homehost_protocol::record::Header;
-use homehost_protocol::validate::{IgnoreReason, claimed_root};
+use homehost_protocol::validate::{IgnoreReason, claimed_root, validate_unless};
 use homehost_protocol::{
     NetworkName, NodeId, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing,
     Validated, Verdict, validate,
@@ -218,11 +218,15 @@ impl Directory {
             return self.confirm(id, source, bytes, now);
         }
         let mut outputs = Vec::new();
-        let result = match validate(bytes, &self.network, &self.chains, now.wall) {
+        // Replays are many and cheap to send; a signature is dear to check.
+        let is_old = |header: &Header, record: &Record| self.is_old(header, record, source);
+        let verdict = validate_unless(bytes, &self.network, &self.chains, now.wall, &is_old);
+        let result = match verdict {
             Verdict::Accept(validated) => {
                 self.admit_validated(bytes, *validated, source, now, &mut outputs)
             }
             Verdict::Reject(reason) => Err(Refusal::Invalid(reason.to_string())),
+            Verdict::Ignore(IgnoreReason::Old) => Err(Refusal::Old),
             Verdict::Ignore(reason) => Err(Refusal::Ignored(reason)),
             Verdict::NeedChain(root) => {
                 self.pen.add(root, bytes, source, now);
@@ -244,6 +248,29 @@ impl Directory {
             }
         };
         (admission, outputs)
+    }
+
+    /// Whether a record is behind the one that stands, by what it says of itself.
+    ///
+    /// Nobody is blamed for such a record, so a forger who makes up old ones goes
+    /// unblamed. That wins nothing: the same refusal can be had with a true old
+    /// record, nothing of it is kept or passed on, and it costs no signature.
+    fn is_old(&self, header: &Header, record: &Record, source: Source) -> bool {
+        let stands = match record {
+            Record::ServerListing(listing) if self.check_scope(listing, source).is_ok() => {
+                self.rows.get(&listing.id(&header.root)).map(|row| row.header.order())
+            }
+            Record::Presence(_) => {
+                self.presences.get(&(header.root, header.dev)).map(|presence| presence.order)
+            }
+            Record::ReachAttest(reach) => {
+                let id = reach.id(&header.root);
+                let stray = || self.strays.get(&id).map(|(_, held)| held);
+                self.reach.get(&id).or_else(stray).map(|held| held.header.order())
+            }
+            _ => None,
+        };
+        stands.is_some_and(|order| header.order() < order)
     }
 
     /// A record that is held has come again: no signature is checked twice.
@@ -313,7 +340,7 @@ impl Directory {
         match validated.record.clone() {
             Record::KeyChain(body) if row::chain_key(&self.network, &root) == key => {
                 let bytes = stored.envelope;
-                match self.admit_chain(bytes, &validated, &body, None, now, &mut outputs) {
+                match self.admit_chain(bytes, &validated, &body, DISK, now, &mut outputs) {
                     Ok(()) => Loaded::Row,
                     Err(_) => Loaded::Damaged,
                 }
@@ -323,7 +350,11 @@ impl Directory {
                 if row::reach_key(&self.network, &id) != key || !self.rows.contains_key(&id) {
                     return Loaded::Damaged;
                 }
-                self.hold_reach(id, HeldReach::new(stored.envelope, validated, &reach, None), now);
+                self.hold_reach(
+                    id,
+                    HeldReach::new(stored.envelope, validated, &reach, None, now.mono),
+                    now,
+                );
                 Loaded::Row
             }
             _ => Loaded::Damaged,
@@ -373,7 +404,6 @@ impl Directory {
         now: Moment,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
-        let heard = heard_at(source, &validated.header, now);
         match validated.record.clone() {
             Record::ServerListing(listing) => {
                 self.admit_listing(bytes, validated, listing, source, now, outputs)
@@ -382,10 +412,10 @@ impl Directory {
                 self.admit_presence(bytes, &validated, presence, source, now, outputs)
             }
             Record::KeyChain(body) => {
-                self.admit_chain(bytes, &validated, &body, heard, now, outputs)
+                self.admit_chain(bytes, &validated, &body, source, now, outputs)
             }
             Record::ReachAttest(reach) => {
-                self.admit_reach(bytes, validated, &reach, heard, now, outputs)
+                self.admit_reach(bytes, validated, &reach, source, now, outputs)
             }
             Record::HostAnnouncement(_) => Err(Refusal::NotKept),
         }
@@ -419,10 +449,17 @@ impl Directory {
             }
             pace = row.pace;
             first_seen = row.first_seen;
+            let moves = !listing.is_withdrawn()
+                && (row.listing.is_withdrawn()
+                    || row.listing.addresses.first().map(|a| a.socket.ip())
+                        != listing.addresses.first().map(|a| a.socket.ip()));
             if listing.is_withdrawn() {
                 // The version that it takes back may live longer than the
                 // tombstone itself, if the host's clock went backwards.
                 retain_until = retain_until.max(row.retain_until);
+            }
+            if moves && !own {
+                self.move_row(&id, &listing, now, outputs)?;
             }
         } else if !own {
             self.make_room(&id, &header.root, &listing, now, outputs)?;
@@ -451,6 +488,7 @@ impl Directory {
             place: None,
             pace,
         });
+        self.recount_row(&id, now);
         if let Some((_, held)) = self.strays.remove(&id) {
             let stored = Stored::new(&held.envelope, now.wall);
             let key = row::reach_key(&self.network, &id);
@@ -497,6 +535,7 @@ impl Directory {
         let issued = validated.header.issued;
         let presence = HostPresence { order, rec_id, issued, pace, presence, envelope, heard };
         self.ids.insert(rec_id, Held::Presence(device));
+        self.devices.insert(device);
         self.presences.insert(device, presence);
         Ok(())
     }
@@ -532,10 +571,17 @@ impl Directory {
     /// Makes room for the presence of a device that has none yet. Presences of
     /// roots without a row make way for one another and for nobody else.
     fn make_room_for(&mut self, device: Device) -> Result<(), Refusal> {
-        if self.roots.contains_key(&device.0) {
-            // A device a row is the most that honest hosts need.
+        if let Some(rows) = self.roots.get(&device.0) {
+            // A device a row is the most that honest hosts need, and one more
+            // that runs nothing at the moment.
+            let devices = (device.0, 0)..=(device.0, u8::MAX);
+            let quota = self.devices.range(devices).count() > rows.ids.len();
             let full = self.presences.len() >= REPLICA_ROWS_MAX + STRANGERS_MAX;
-            return if full { Err(Refusal::Full) } else { Ok(()) };
+            return match (quota, full) {
+                (true, _) => Err(Refusal::RootQuota),
+                (false, true) => Err(Refusal::Full),
+                (false, false) => Ok(()),
+            };
         }
         self.strangers.push_back(device);
         while self.strangers.len() > STRANGERS_MAX
@@ -545,6 +591,7 @@ impl Directory {
                 && let Some(presence) = self.presences.remove(&oldest)
             {
                 self.ids.remove(&presence.rec_id);
+                self.devices.remove(&oldest);
             }
         }
         Ok(())
@@ -563,11 +610,50 @@ impl Directory {
         if rows.is_some_and(|rows| rows.ids.len() >= ROWS_PER_ROOT_MAX) {
             return Err(Refusal::RootQuota);
         }
-        let root_seen = rows.map_or(now.wall, |rows| rows.first_seen);
         if listing.is_withdrawn() {
             let full = self.strange_tombstones >= STRANGE_TOMBSTONES_MAX;
             return if full { Err(Refusal::Full) } else { Ok(()) };
         }
+        self.make_way(id, root, listing, now, outputs)
+    }
+
+    /// A server that is known comes back, or is somewhere else: it is counted
+    /// like a new one.
+    fn move_row(
+        &mut self,
+        id: &ServerId,
+        listing: &ServerListing,
+        now: Moment,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let Some(row) = self.rows.get_mut(id) else { return Ok(()) };
+        let root = row.header.root;
+        let place = row.place.take();
+        if let Some(place) = &place {
+            self.crowd.remove(*id, place);
+        }
+        let way = self.make_way(id, &root, listing, now, outputs);
+        if way.is_err()
+            && let (Some(place), Some(row)) = (place, self.rows.get_mut(id))
+        {
+            self.crowd.add(*id, &place);
+            row.place = Some(place);
+        }
+        way
+    }
+
+    fn make_way(
+        &mut self,
+        id: &ServerId,
+        root: &RootId,
+        listing: &ServerListing,
+        now: Moment,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        if self.is_reading {
+            return Ok(());
+        }
+        let root_seen = self.roots.get(root).map_or(now.wall, |rows| rows.first_seen);
         let proved = self.stray_proof(id, listing, now) > 0;
         for evicted in self.crowd.make_way(&Place::of(listing, root_seen, proved))? {
             self.count("evicted");
@@ -635,6 +721,9 @@ const STRANGERS_MAX: usize = 1024;
 /// How long rows of another network stay on disk for a node that may return.
 const OTHER_NETWORK_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// From disk: nobody has spoken of it yet.
+const DISK: Source = Source::Peer { on_link: false, age: None };
+
 /// Whether a record replaces the one that stands: the higher order does, and of
 /// two with one order the lower id.
 pub(super) fn standing(
@@ -652,7 +741,7 @@ pub(super) fn standing(
 /// When the network last vouched for a record. A peer's word on its age counts
 /// only as far as the record's own date allows: a liar could otherwise keep a
 /// dead host alive.
-fn heard_at(source: Source, header: &Header, now: Moment) -> Option<Duration> {
+pub(super) fn heard_at(source: Source, header: &Header, now: Moment) -> Option<Duration> {
     let age = match source {
         Source::Peer { age, .. } => age?.max(now.wall.since(header.issued.plus(AHEAD_MAX))),
         Source::Gossip | Source::Own => Duration::ZERO,

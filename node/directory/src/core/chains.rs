@@ -12,6 +12,7 @@ use homehost_protocol::validate::KeyState;
 use homehost_protocol::{Chain, KeyChains, RecId, RootId, UnixMillis};
 
 use super::Refusal;
+use super::pace::{Bucket, Pace};
 
 /// Chains kept of roots whose rows are not here. They come with rows, by the
 /// DHT and by reconciliation in any order; a flood of them pushes out its own.
@@ -28,7 +29,12 @@ pub(super) struct HeldChain {
     pub(super) envelope: Vec<u8>,
     /// When the network last spoke of it; `None` for one from disk.
     pub(super) heard: Option<Duration>,
+    /// How often its owner may sign it anew.
+    pub(super) pace: Bucket,
 }
+
+/// How often an owner may sign the same chain anew: once a week is honest.
+pub(super) const CHAIN_PACE: Pace = Pace { burst: 4, every: Duration::from_secs(600) };
 
 /// What is known of one root's keys.
 #[derive(Debug)]
@@ -62,7 +68,12 @@ impl ChainBook {
     ///
     /// # Errors
     /// When it says nothing new.
-    pub(super) fn learn(&mut self, new: HeldChain) -> Result<Learned, Refusal> {
+    pub(super) fn learn(
+        &mut self,
+        mut new: HeldChain,
+        own: bool,
+        now: Duration,
+    ) -> Result<Learned, Refusal> {
         let root = new.chain.root();
         let Some(keys) = self.held.get_mut(&root) else {
             self.held.insert(root, Keys { standing: new, rival: None });
@@ -75,9 +86,17 @@ impl ChainBook {
         }
         match new.chain.relation(&keys.standing.chain) {
             Relation::Older => Err(Refusal::Old),
-            Relation::Same if new.seq <= keys.standing.seq => Err(Refusal::Old),
             Relation::Same => {
-                keys.standing = new;
+                let standing = &mut keys.standing;
+                super::admission::standing(
+                    ((0, standing.seq), standing.rec_id),
+                    ((0, new.seq), new.rec_id),
+                )?;
+                if !standing.pace.take(CHAIN_PACE, now) && !own {
+                    return Err(Refusal::Pace);
+                }
+                new.pace = standing.pace;
+                *standing = new;
                 Ok(Learned::Fresh)
             }
             Relation::Newer => {
@@ -89,8 +108,12 @@ impl ChainBook {
                 keys.standing = new;
                 Ok(Learned::Keys)
             }
-            // One proof is enough.
-            Relation::Conflict if keys.rival.is_some() => Err(Refusal::Old),
+            // One proof is enough, and all keep the same one.
+            Relation::Conflict
+                if keys.rival.as_ref().is_some_and(|rival| rival.rec_id < new.rec_id) =>
+            {
+                Err(Refusal::Old)
+            }
             Relation::Conflict => {
                 keys.rival = Some(new);
                 Ok(Learned::Rival)
@@ -127,6 +150,16 @@ impl ChainBook {
             .filter(|(root, keys)| keys.standing.expires <= now && !has_row(root))
             .map(|(root, _)| *root)
             .collect();
+        let strangers = || self.held.iter().filter(|(root, _)| !has_row(root));
+        let surplus = strangers().count().saturating_sub(over.len() + STRANGERS_MAX);
+        let mut over = over;
+        if surplus > 0 {
+            // Roots that had a row once; the longest not said anew go first.
+            let mut oldest: Vec<_> =
+                strangers().map(|(root, keys)| (keys.standing.issued, *root)).collect();
+            oldest.sort_unstable();
+            over.extend(oldest.into_iter().map(|(_, root)| root).take(surplus));
+        }
         for root in &over {
             self.held.remove(root);
         }
@@ -152,6 +185,11 @@ impl ChainBook {
         self.held.get(root).is_some_and(|keys| keys.rival.is_some())
     }
 
+    /// The chain that denies a root's standing one.
+    pub(super) fn rival(&self, root: &RootId) -> Option<&Chain> {
+        self.held.get(root)?.rival.as_ref().map(|rival| &rival.chain)
+    }
+
     /// The records about a root's keys, the standing chain first.
     pub(super) fn records(&self, root: &RootId) -> impl Iterator<Item = &HeldChain> {
         let keys = self.held.get(root);
@@ -167,16 +205,27 @@ impl ChainBook {
 impl KeyChains for ChainBook {
     fn signing_key(&self, root: &RootId, key_epoch: u16, dev: u8) -> KeyState {
         let Some(keys) = self.held.get(root) else { return KeyState::Unknown };
-        let state = keys.standing.chain.signing_key(key_epoch, dev);
-        let Some(rival) = &keys.rival else { return state };
-        match (state, rival.chain.signing_key(key_epoch, dev)) {
-            // The other branch has keys here, so that nobody who passes on its
-            // records is to blame.
-            (KeyState::Unknown | KeyState::Revoked, KeyState::Valid(_)) => KeyState::Conflict,
-            (KeyState::Valid(ours), KeyState::Valid(theirs)) if ours != theirs => {
-                KeyState::Contested(ours)
-            }
-            (state, _) => state,
+        let rival = keys.rival.as_ref().map(|rival| &rival.chain);
+        key_state(&keys.standing.chain, rival, key_epoch, dev)
+    }
+}
+
+/// What a root's chains say of one (epoch, device).
+pub(crate) fn key_state(
+    standing: &Chain,
+    rival: Option<&Chain>,
+    key_epoch: u16,
+    dev: u8,
+) -> KeyState {
+    let state = standing.signing_key(key_epoch, dev);
+    let Some(rival) = rival else { return state };
+    match (state, rival.signing_key(key_epoch, dev)) {
+        // The other branch has keys here, so that nobody who passes on its
+        // records is to blame.
+        (KeyState::Unknown | KeyState::Revoked, KeyState::Valid(_)) => KeyState::Conflict,
+        (KeyState::Valid(ours), KeyState::Valid(theirs)) if ours != theirs => {
+            KeyState::Contested(ours)
         }
+        (state, _) => state,
     }
 }

@@ -162,6 +162,12 @@ impl Crowd {
         self.proved.seats.len()
     }
 
+    /// Whether one more row of this block may count as proved.
+    pub(super) fn has_room_for_proved(&self, place: &Place) -> bool {
+        let most = (PROVED_PER_ADDRESS, PROVED_PER_BLOCK);
+        self.check_block(&self.proved, place, most, None).is_ok()
+    }
+
     /// Whether a new row may come in, and which rows make way for it.
     ///
     /// # Errors

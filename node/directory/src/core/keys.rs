@@ -1,13 +1,12 @@
 //! A root's keys change: what was signed with ended keys goes, what waited for
 //! new ones comes in (spec/directory §2).
 
-use std::time::Duration;
-
 use homehost_protocol::validate::KeyState;
 use homehost_protocol::{Chain, KeyChain, KeyChains, RootId, Validated};
 
-use super::chains::{HeldChain, Learned};
-use super::{Directory, Held, Moment, Output, Refusal, row};
+use super::chains::{CHAIN_PACE, HeldChain, Learned};
+use super::pace::Bucket;
+use super::{Directory, Held, Moment, Output, Refusal, Source, row};
 
 impl Directory {
     /// The standing key chain of a root, if it is here.
@@ -25,9 +24,9 @@ impl Directory {
         self.chains.all().map(|held| held.chain.root()).collect()
     }
 
-    /// The standing chain of a root, and whether another contradicts it.
-    pub(crate) fn keys_of(&self, root: &RootId) -> Option<(Chain, bool)> {
-        self.chain(root).map(|chain| (chain.clone(), self.is_in_conflict(root)))
+    /// The standing chain of a root, and the one that contradicts it.
+    pub(crate) fn keys_of(&self, root: &RootId) -> Option<(Chain, Option<Chain>)> {
+        self.chain(root).map(|chain| (chain.clone(), self.chains.rival(root).cloned()))
     }
 
     pub(super) fn admit_chain(
@@ -35,22 +34,24 @@ impl Directory {
         bytes: &[u8],
         validated: &Validated,
         body: &KeyChain,
-        heard: Option<Duration>,
+        source: Source,
         now: Moment,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         let chain = Chain::verify(body).map_err(|error| Refusal::Invalid(error.to_string()))?;
         let root = chain.root();
         let before: Vec<_> = self.chains.records(&root).map(|held| held.rec_id).collect();
-        let learned = self.chains.learn(HeldChain {
+        let new = HeldChain {
             chain,
             rec_id: validated.id,
             seq: validated.header.seq,
             issued: validated.header.issued,
             expires: validated.header.expires(),
             envelope: bytes.to_vec(),
-            heard,
-        })?;
+            heard: super::admission::heard_at(source, &validated.header, now),
+            pace: Bucket::full(CHAIN_PACE, now.mono),
+        };
+        let learned = self.chains.learn(new, source == Source::Own, now.mono)?;
         if before.is_empty() && !self.roots.contains_key(&root) {
             let roots = &self.roots;
             if let Some(gone) = self.chains.stranger(root, |root| roots.contains_key(root)) {
@@ -127,6 +128,7 @@ impl Directory {
             .collect();
         for (device, rec_id) in presences {
             self.presences.remove(&device);
+            self.devices.remove(&device);
             self.ids.remove(&rec_id);
         }
         for id in reach {

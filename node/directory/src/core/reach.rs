@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use homehost_protocol::limits::REACH_TTL_MAX;
+use homehost_protocol::limits::{AHEAD_MAX, REACH_TTL_MAX};
 use homehost_protocol::record::Header;
 use homehost_protocol::{
     NodeId, ReachAttest, RecId, ServerId, ServerListing, UnixMillis, Validated,
 };
 
+use super::pace::{Bucket, Pace};
 use super::row::{self, Row};
-use super::{Directory, Moment, Output, Refusal};
+use super::{Directory, Moment, Output, Refusal, Source};
 
 /// Reach records whose listing is not here yet.
 const STRAYS_MAX: usize = 1024;
 
 /// How long they wait for it.
 const STRAY_FOR: Duration = Duration::from_secs(60);
+
+/// How often a host may say who reached a server: after a change, and hourly.
+const REACH_PACE: Pace = Pace { burst: 8, every: Duration::from_secs(60) };
 
 /// One witness of a held record.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +38,8 @@ pub(super) struct HeldReach {
     pub(super) asked: u8,
     pub(super) witnesses: Box<[Witness]>,
     pub(super) heard: Option<Duration>,
+    /// How often its host may say it anew.
+    pace: Bucket,
     /// How many witnesses count, at the last count.
     pub(super) credible: u8,
 }
@@ -57,6 +63,7 @@ impl HeldReach {
         validated: Validated,
         reach: &ReachAttest,
         heard: Option<Duration>,
+        now: Duration,
     ) -> Self {
         let witnesses = reach.attests.iter();
         Self {
@@ -67,16 +74,18 @@ impl HeldReach {
             asked: reach.asked,
             witnesses: witnesses.map(|a| Witness { node: a.node(), at: a.at() }).collect(),
             heard,
+            pace: Bucket::full(REACH_PACE, now),
             credible: 0,
         }
     }
 
-    /// The witnesses whose statements hold at this moment, about an address
-    /// that the listing still names.
+    /// The witnesses whose statements hold at this moment, about the address
+    /// that the listing names first: where players go.
     fn fresh(&self, listing: &ServerListing, now: UnixMillis) -> impl Iterator<Item = Witness> {
-        let about = listing.addresses.iter().any(|a| a.socket.ip() == self.address);
+        let about = listing.addresses.first().is_some_and(|a| a.socket.ip() == self.address);
         let witnesses = self.witnesses.iter().copied();
-        witnesses.filter(move |w| about && w.at.plus(REACH_TTL_MAX) > now)
+        witnesses
+            .filter(move |w| about && w.at.plus(REACH_TTL_MAX) > now && w.at <= now.plus(AHEAD_MAX))
     }
 
     pub(super) fn view(&self, listing: &ServerListing, now: UnixMillis) -> RowReach {
@@ -103,22 +112,27 @@ impl Directory {
         bytes: &[u8],
         validated: Validated,
         reach: &ReachAttest,
-        heard: Option<Duration>,
+        source: Source,
         now: Moment,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         let id = reach.id(&validated.header.root);
-        let before = self.reach.get(&id).or_else(|| self.strays.get(&id).map(|(_, held)| held));
-        if let Some(before) = before {
+        let own = source == Source::Own;
+        let stray = self.strays.get_mut(&id).map(|(_, held)| held);
+        let mut pace = None;
+        if let Some(before) = self.reach.get_mut(&id).or(stray) {
             super::admission::standing(
                 (before.header.order(), before.rec_id),
                 (validated.header.order(), validated.id),
             )?;
+            if !before.pace.take(REACH_PACE, now.mono) && !own {
+                return Err(Refusal::Pace);
+            }
+            pace = Some(before.pace);
         }
-        let held = HeldReach::new(bytes, validated, reach, heard);
-        for witness in &held.witnesses {
-            self.witnesses.heard(witness.node, now.mono);
-        }
+        let heard = super::admission::heard_at(source, &validated.header, now);
+        let mut held = HeldReach::new(bytes, validated, reach, heard, now.mono);
+        held.pace = pace.unwrap_or(held.pace);
         if !self.rows.contains_key(&id) {
             self.stray(id, held, now);
             return Err(Refusal::NoListing);
@@ -159,6 +173,10 @@ impl Directory {
     }
 
     pub(super) fn hold_reach(&mut self, id: ServerId, mut held: HeldReach, now: Moment) {
+        // Only of records that are held: a flood of others teaches nothing.
+        for witness in &held.witnesses {
+            self.witnesses.heard(witness.node, now.mono);
+        }
         if let Some(row) = self.rows.get(&id) {
             let fresh: Vec<_> = held.fresh(&row.listing, now.wall).map(|w| w.node).collect();
             held.credible = self.witnesses.credible(fresh, now.mono);
@@ -172,9 +190,24 @@ impl Directory {
         self.set_proved(id, proved);
     }
 
+    /// Counts one row's witnesses anew, after the row changed.
+    pub(super) fn recount_row(&mut self, id: &ServerId, now: Moment) {
+        let (Some(held), Some(row)) = (self.reach.get_mut(id), self.rows.get(id)) else { return };
+        let fresh: Vec<_> = held.fresh(&row.listing, now.wall).map(|w| w.node).collect();
+        held.credible = self.witnesses.credible(fresh, now.mono);
+        let proved = held.credible > 0;
+        self.set_proved(*id, proved);
+    }
+
     /// Moves a row between those that are proved and those that are not.
     pub(super) fn set_proved(&mut self, id: ServerId, proved: bool) {
         let Some(row) = self.rows.get_mut(&id) else { return };
+        // A block that has its share of proved rows keeps the rest as claimed.
+        let proved = proved
+            && row
+                .place
+                .as_ref()
+                .is_some_and(|place| place.proved || self.crowd.has_room_for_proved(place));
         if let Some(place) = row.place.as_mut().filter(|place| place.proved != proved) {
             self.crowd.remove(id, place);
             place.proved = proved;

@@ -1,5 +1,6 @@
 //! What the directory takes in, keeps, and says of a row's life.
 
+mod abuse;
 mod floods;
 mod keys;
 
@@ -98,6 +99,31 @@ fn a_row_lives_as_long_as_its_host_speaks_of_it() {
     assert_eq!(directory.view(&id(1, 1), moment(149)).expect("the row").players, Some(3));
     assert_eq!(status(&directory, 1, 1, 150), RowStatus::Stale);
     assert_eq!(directory.view(&id(1, 1), moment(150)).expect("the row").players, None);
+}
+
+#[test]
+fn old_records_are_refused_before_their_signature_is_looked_at() {
+    let mut directory = directory();
+    gossip(&mut directory, &sign(1, listing(1), 5), 5);
+    gossip(&mut directory, &presence(1, &[(1, Some(3))], 5), 5);
+    let forged = |mut bytes: Vec<u8>| {
+        *bytes.last_mut().expect("bytes") ^= 1;
+        bytes
+    };
+    for old in [sign(1, listing(1), 4), presence(1, &[], 4)] {
+        assert_eq!(gossip(&mut directory, &forged(old.clone()), 6), refused(Refusal::Old));
+        assert_eq!(gossip(&mut directory, &old, 6), refused(Refusal::Old));
+    }
+    // A forger of what is not behind is to blame.
+    for new in [sign(1, listing(1), 5), sign(1, listing(1), 6), presence(1, &[], 6)] {
+        let admission = gossip(&mut directory, &forged(new), 6);
+        assert!(matches!(admission, Admission::Refused(Refusal::Invalid(_))), "{admission:?}");
+    }
+    assert_eq!(status(&directory, 1, 1, 6), RowStatus::Live);
+}
+
+fn refused(refusal: Refusal) -> Admission {
+    Admission::Refused(refusal)
 }
 
 #[test]

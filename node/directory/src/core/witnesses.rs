@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use homehost_protocol::{NodeId, Scope};
 
-/// Witnesses that are remembered.
+/// Witnesses that are remembered without having been met.
 const KNOWN_MAX: usize = 16_384;
 
 /// How long after it was last met a node still counts as met.
@@ -73,25 +73,23 @@ pub(super) struct Witnesses {
 impl Witnesses {
     /// This node is connected to that one.
     pub(super) fn met(&mut self, node: NodeId, ip: Option<IpAddr>, now: Duration) {
-        if let Some(known) = self.entry(node, now) {
-            known.met = Some(now);
-            known.net = ip.and_then(net_of);
-        }
+        // Nobody can crowd out those that this node meets: they are as many as
+        // it has connections.
+        let known = self.entry(node, now);
+        known.met = Some(now);
+        known.net = ip.and_then(net_of);
     }
 
     /// A record names this witness.
     pub(super) fn heard(&mut self, node: NodeId, now: Duration) {
-        if let Some(known) = self.entry(node, now) {
-            known.last_heard = now;
+        if self.known.len() < KNOWN_MAX || self.known.contains_key(&node) {
+            self.entry(node, now).last_heard = now;
         }
     }
 
-    fn entry(&mut self, node: NodeId, now: Duration) -> Option<&mut Known> {
-        if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&node) {
-            return None;
-        }
+    fn entry(&mut self, node: NodeId, now: Duration) -> &mut Known {
         let new = Known { first_heard: now, last_heard: now, met: None, net: None, rows: 0 };
-        Some(self.known.entry(node).or_insert(new))
+        self.known.entry(node).or_insert(new)
     }
 
     /// Forgets who has not been heard of for long.

@@ -1,13 +1,27 @@
 //! One question and one answer over UDP, in datagrams of a bounded size.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::UdpSocket;
 
 /// The longest answer that is taken: what servers send unsplit is 1,400 bytes
 /// (Valve) or 1,024 (Quake); a longer datagram is cut, and its tail not needed.
 const ANSWER_BYTES_MAX: usize = 4_096;
+
+/// A socket that hears one address only, bound as far as that address needs: to
+/// loopback where that is enough.
+pub(super) async fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
+    let bind: IpAddr = match address.ip() {
+        IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((bind, 0)).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
 
 /// A socket that hears one address only.
 pub(super) struct Asker {
@@ -17,8 +31,7 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) async fn new(address: SocketAddr) -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        socket.connect(address).await?;
+        let socket = connected(address).await?;
         Ok(Self { socket, buffer: vec![0; ANSWER_BYTES_MAX] })
     }
 

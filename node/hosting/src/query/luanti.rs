@@ -1,10 +1,8 @@
 //! Luanti (Minetest) has no query of its own: whether it answers is seen from
 //! its connection handshake, who plays from its console.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
-
-use tokio::net::UdpSocket;
 
 use crate::shim::log::stripped;
 
@@ -30,8 +28,7 @@ pub(super) async fn probe(address: SocketAddr, timeout: Duration) -> bool {
 }
 
 async fn handshake(address: SocketAddr) -> std::io::Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    socket.connect(address).await?;
+    let socket = super::datagram::connected(address).await?;
     socket.send(&OPEN).await?;
     let mut answer = [0; 64];
     loop {
@@ -115,6 +112,7 @@ fn count(list: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::UdpSocket;
 
     #[test]
     fn joins_and_leaves_are_counted() {

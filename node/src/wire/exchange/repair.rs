@@ -275,7 +275,8 @@ impl Comparing<'_> {
                 break;
             }
             got += response.records.len();
-            admit(&self.repair.directory, response, self.on_link).await?;
+            let Repair { mesh, directory, .. } = self.repair;
+            admit(mesh, directory, self.node, response, self.on_link).await?;
         }
         Ok((got, open.len()))
     }
