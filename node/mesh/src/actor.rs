@@ -95,6 +95,8 @@ pub(crate) struct Actor {
     discovery: Discovery,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
+    /// Messages of each peer that wait for a verdict.
+    unjudged: HashMap<PeerId, usize>,
     standing: Standing,
     dht: Dht,
     /// Refused peers and when they are forgotten, oldest first.
@@ -130,6 +132,7 @@ impl Actor {
             peers: Peers::default(),
             discovery: Discovery::new(parts.role, Instant::now()),
             gossip_peers: BTreeSet::new(),
+            unjudged: HashMap::new(),
             standing: Standing::default(),
             dht: Dht::new(Instant::now()),
             refused: VecDeque::new(),
