@@ -34,6 +34,10 @@ const OPERATIONS_MAX: usize = 32;
 /// of several blocks of addresses is among them.
 const ANSWERS_ENOUGH: usize = 8;
 
+/// How long a search goes on once it has a valid answer: living peers answer
+/// within a round trip or two, and dials of dead ones take seconds.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(1_000);
+
 /// How long a put waits for the slowest of those it was sent to.
 const PUT_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -62,6 +66,8 @@ struct Search {
     best: Option<(DhtFacts, Vec<u8>)>,
     found: Vec<Found>,
     need_chains: BTreeSet<RootId>,
+    /// When it ends with what it has, once it has something.
+    until: Option<Instant>,
     reply: oneshot::Sender<Result<DhtAnswer, DhtError>>,
 }
 
@@ -105,6 +111,7 @@ impl Dht {
     pub(super) fn next(&self) -> Instant {
         let sends = self.operations.values().filter_map(|operation| match operation {
             Operation::Send { until, .. } => Some(*until),
+            Operation::Get(search) => search.until,
             _ => None,
         });
         sends.chain([self.expire_at]).min().unwrap_or(self.expire_at)
@@ -120,6 +127,15 @@ impl Actor {
             kad.store_mut().expire();
         }
         for (id, operation) in &mut self.dht.operations {
+            if let Operation::Get(Search { until, .. }) = operation
+                && until.is_some_and(|until| now >= until)
+            {
+                // As below.
+                *until = Some(now + ANSWER_PATIENCE);
+                if let Some(mut query) = kad.query_mut(id) {
+                    query.finish();
+                }
+            }
             if let Operation::Send { until, .. } = operation
                 && now >= *until
             {
@@ -187,7 +203,7 @@ impl Actor {
         // What is kept here comes as the first answer.
         let id = kad.get_record(key.clone());
         let (best, found, need_chains) = (None, Vec::new(), BTreeSet::new());
-        let search = Search { key, best, found, need_chains, reply };
+        let search = Search { key, best, found, need_chains, until: None, reply };
         self.dht.operations.insert(id, Operation::Get(search));
     }
 
@@ -390,6 +406,9 @@ impl Actor {
                 None
             }
         };
+        if facts.is_some() && search.until.is_none() {
+            search.until = Some(Instant::now() + ANSWER_PATIENCE);
+        }
         if let Some(peer) = found.peer
             && invalid.is_none()
         {
