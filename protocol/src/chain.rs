@@ -289,6 +289,11 @@ impl Chain {
         self.epochs.last().expect("a chain begins with its genesis")
     }
 
+    /// Whether nothing has changed since the root's birth.
+    pub fn is_just_born(&self) -> bool {
+        self.events.len() == 1
+    }
+
     /// Whose chain it is.
     pub fn root(&self) -> RootId {
         self.root

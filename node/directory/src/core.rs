@@ -320,10 +320,7 @@ impl Directory {
             self.set_proved(id, false);
             outputs.push(Output::Changed(id));
         }
-        let roots = &self.roots;
-        for root in self.chains.expire(now.wall, |root| roots.contains_key(root)) {
-            self.forget_chain(root, outputs);
-        }
+        self.trim_chains(now, outputs);
     }
 
     /// Notes on disk which hosts have fallen silent, or speak again: after a

@@ -27,6 +27,10 @@ pub const STEPS_MAX: usize = 64;
 /// claims more invents them.
 pub const NEEDS_MAX: usize = 2 * REPLICA_ROWS_MAX;
 
+/// Ranges that may be left open at one time: 16 for every 32 records of a full
+/// replica that share nothing, and a few messages more.
+const OPEN_MAX: usize = REPLICA_ROWS_MAX + 4 * RANGES_MAX;
+
 /// Why a message was refused. All but [`Self::Over`] are the peer's fault.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ReconcileError {
@@ -238,6 +242,9 @@ impl Session {
         let more = more.map(|more| wire::ranges(&more)).unwrap_or_default();
         for range in more.into_iter().chain(again).rev() {
             self.open.push_front(range);
+        }
+        if self.open.len() > OPEN_MAX {
+            return Err(ReconcileError::TooManyRanges);
         }
 
         step.need = need.into_iter().map(|id| RecId(id.to_bytes())).collect();

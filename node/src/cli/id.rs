@@ -432,6 +432,15 @@ fn show_phrase(data_dir: &Path, output: &Output) -> Result<(), Failure> {
             return Err(failure(ErrorKind::WrongState, text));
         }
     };
+    if let Some(chain) = Identity::peek_chain(&folder).map_err(|error| exit::identity(&error))? {
+        let prepared = Prepared { key: chain.carrier(), chain };
+        recovery_key(&phrase, &prepared).map_err(|_| {
+            let text = "what is kept in `identity/recovery.seed` is damaged: it is not the phrase \
+                        of this identity, and is not shown. If you wrote the phrase down, check \
+                        it with `homehost id recovery-phrase verify`; otherwise restore a backup";
+            failure(ErrorKind::Internal, text)
+        })?;
+    }
     let mut terminal = Terminal::open(output).ok_or_else(|| {
         usage("the words are shown in a terminal only, where three of them are asked back")
     })?;

@@ -83,7 +83,18 @@ impl Folder {
     /// overwritten keeps a copy all the same; this is the best that a program
     /// can do.
     pub(super) fn shred(&self, name: &str) -> Result<(), IdentityError> {
-        let path = self.path(name);
+        // Under its own name a half-wiped secret would be taken for one.
+        let gone = format!("{name}.gone");
+        match self.rename(name, &gone) {
+            Err(IdentityError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && !self.path(&gone).exists() =>
+            {
+                return Ok(());
+            }
+            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+        let path = self.path(&gone);
         let wiped = OpenOptions::new().write(true).open(&path).and_then(|mut file| {
             let length = file.metadata()?.len().min(FILE_BYTES_MAX);
             file.write_all(&vec![0; length as usize])?;
@@ -92,7 +103,7 @@ impl Folder {
         match wiped {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(IdentityError::Io { path, source }),
-            Ok(()) => self.remove(name),
+            Ok(()) => self.remove(&gone),
         }
     }
 

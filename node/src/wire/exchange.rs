@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use homehost_directory::truth::Truth;
-use homehost_directory::{Admission, DirectoryHandle, Heard, Judgement, RowStatus, Source};
+use homehost_directory::{
+    Admission, DirectoryHandle, Heard, Judgement, Refusal, RowStatus, Source,
+};
 use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{RPC_CHAINS_MAX, RPC_IDS_MAX};
@@ -178,7 +180,6 @@ impl Exchange {
             MeshEvent::PeerLeft { node } => {
                 self.holders.remove(&node);
                 self.met.remove(&node);
-                self.fetching.remove(&node);
             }
             MeshEvent::GossipJoined => self.announcer.rejoined(),
             MeshEvent::Listening { address } => tracing::debug!(%address, "listening"),
@@ -206,7 +207,6 @@ impl Exchange {
 
     /// A row changed: was it true what a peer brought?
     async fn changed(&mut self, id: ServerId) {
-        self.snapshots.changed();
         if !self.truth.awaits(&id) {
             return;
         }
@@ -316,6 +316,7 @@ impl Exchange {
     /// Asks a peer, and takes in what it answers; false when too much is being
     /// asked already. What is not asked for now is heard of again.
     fn ask(&mut self, from: NodeId, request: Request) -> bool {
+        self.fetching.retain(|_, count| Arc::strong_count(count) > 1);
         let of_peer = self.fetching.entry(from).or_default();
         if Arc::strong_count(of_peer) > FETCHES_PER_PEER {
             return false;
@@ -353,7 +354,8 @@ async fn admit(
     });
     let admitted = directory.admit(records.collect()).await?;
     let forged = |admission: &Admission| match admission {
-        Admission::Refused(refusal) => refusal.is_blameworthy(),
+        // Whether an address is near, each end sees for itself.
+        Admission::Refused(refusal) => matches!(refusal, Refusal::Invalid(_)),
         Admission::New => false,
     };
     if admitted.admissions.iter().any(forged) {

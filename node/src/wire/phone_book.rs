@@ -180,6 +180,10 @@ impl PhoneBook {
     }
 }
 
+/// Key chains that one lookup asks for: a listing has one, and liars near its key
+/// may name others.
+const CHAINS_MAX: usize = 2;
+
 /// Looks for a server's listing in the DHT; takes in what is found, and the key
 /// chain that it needs.
 ///
@@ -193,7 +197,7 @@ pub(crate) async fn look_up(
     let key = DhtKey::Listing(id);
     let mut answer = mesh.dht_get(key).await?;
     if !answer.need_chains.is_empty() {
-        for root in std::mem::take(&mut answer.need_chains) {
+        for root in std::mem::take(&mut answer.need_chains).into_iter().take(CHAINS_MAX) {
             if let Some(chain) = mesh.dht_get(DhtKey::Chain(root)).await?.best {
                 take_in(directory, chain).await;
             }

@@ -431,6 +431,8 @@ impl Directory {
         let mut pace = Bucket::full(LISTING_PACE, now.mono);
         let own = source == Source::Own;
         let mut learned = false;
+        let live_listings = self.live_listings;
+        let rows = self.rows.len();
         if let Some(row) = self.rows.get_mut(&id) {
             standing((row.header.order(), row.rec_id), (header.order(), validated.id))?;
             // Who only switches a server on and off is slowed down when it is
@@ -441,6 +443,15 @@ impl Directory {
             }
             pace = row.pace;
             first_seen = row.first_seen;
+            // Over its share, only servers that were proved leave a tombstone:
+            // who lists and withdraws without end leaves nothing.
+            let tombstones = rows - live_listings;
+            let proved = row.place.as_ref().is_some_and(|place| place.proved);
+            let most = if proved { TOMBSTONES_MAX } else { UNPROVED_TOMBSTONES_MAX };
+            if ends && !own && tombstones >= most {
+                self.forget_row(&id, outputs);
+                return Ok(());
+            }
             let moves = !listing.is_withdrawn()
                 && (row.withdrawn
                     || row.ips().next() != listing.addresses.first().map(|a| a.socket.ip()));
@@ -723,6 +734,11 @@ pub(super) fn senders() -> Buckets<NodeId> {
 /// that it stopped within a day.
 const ROWS_PER_ROOT_MAX: usize = 2 * SERVERS_PER_DEVICE_MAX;
 
+/// Tombstones in all, and those of servers that nobody had proved: a quarter of
+/// the rows, and three quarters of that.
+const TOMBSTONES_MAX: usize = REPLICA_ROWS_MAX / 4;
+const UNPROVED_TOMBSTONES_MAX: usize = TOMBSTONES_MAX / 4 * 3;
+
 /// Presences kept of roots whose listings are not here: they arrive in any
 /// order, but a root that never shows a listing is nobody.
 const STRANGERS_MAX: usize = 1024;
@@ -731,7 +747,7 @@ const STRANGERS_MAX: usize = 1024;
 const OTHER_NETWORK_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// From disk: nobody has spoken of it yet.
-const DISK: Source = Source::Peer { on_link: false, age: None };
+pub(super) const DISK: Source = Source::Peer { on_link: false, age: None };
 
 /// Whether a record replaces the one that stands: the higher order does, and of
 /// two with one order the lower id.

@@ -4,7 +4,7 @@
 //! are a conflict, of which the first seen goes on counting and both are kept,
 //! as proof (spec/directory §2).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use homehost_protocol::chain::Relation;
@@ -14,9 +14,16 @@ use homehost_protocol::{Chain, KeyChains, RecId, RootId, UnixMillis};
 use super::Refusal;
 use super::pace::{Bucket, Pace};
 
-/// Chains kept of roots whose rows are not here. They come with rows, by the
-/// DHT and by reconciliation in any order; a flood of them pushes out its own.
-const STRANGERS_MAX: usize = 4096;
+/// Chains kept of roots whose rows are not here and that were only born. They
+/// help who lost a disk to find their root; the oldest go first.
+const BORN_STRANGERS_MAX: usize = 4096;
+
+/// Chains kept of roots whose rows are not here and whose keys have changed. The
+/// last to come go first: forgetting one makes an ended key good again.
+const CHANGED_STRANGERS_MAX: usize = 16_384;
+
+/// Chains that may come before it is looked whether there are too many.
+const UNTRIMMED_MAX: usize = 1024;
 
 /// A chain as it came.
 #[derive(Debug)]
@@ -42,14 +49,17 @@ struct Keys {
     standing: HeldChain,
     /// A chain that denies the standing one, kept as proof.
     rival: Option<HeldChain>,
+    /// The order in which roots' first chains came here.
+    since: u64,
 }
 
 /// All chains by root.
 #[derive(Debug, Default)]
 pub(super) struct ChainBook {
     held: BTreeMap<RootId, Keys>,
-    /// Roots that had no row when their chain came, oldest first.
-    strangers: VecDeque<RootId>,
+    /// How many roots' first chains have come, for their order.
+    came: u64,
+    untrimmed: usize,
 }
 
 /// What a chain did to the book.
@@ -76,7 +86,9 @@ impl ChainBook {
     ) -> Result<Learned, Refusal> {
         let root = new.chain.root();
         let Some(keys) = self.held.get_mut(&root) else {
-            self.held.insert(root, Keys { standing: new, rival: None });
+            self.came += 1;
+            self.untrimmed += 1;
+            self.held.insert(root, Keys { standing: new, rival: None, since: self.came });
             return Ok(Learned::Keys);
         };
         let known = keys.standing.rec_id == new.rec_id
@@ -115,55 +127,57 @@ impl ChainBook {
                 Err(Refusal::Old)
             }
             Relation::Conflict => {
+                // Of many rivals, each lower than the one before, only a few
+                // are worth passing on.
+                if keys.rival.is_some() && !keys.standing.pace.take(CHAIN_PACE, now) && !own {
+                    return Err(Refusal::Pace);
+                }
                 keys.rival = Some(new);
                 Ok(Learned::Rival)
             }
         }
     }
 
-    /// Notes that a chain's root has no row here; returns whose chain made way.
-    pub(super) fn stranger(
-        &mut self,
-        root: RootId,
-        has_row: impl Fn(&RootId) -> bool,
-    ) -> Option<RootId> {
-        self.strangers.push_back(root);
-        while self.strangers.len() > STRANGERS_MAX {
-            let oldest = self.strangers.pop_front()?;
-            if !has_row(&oldest) {
-                self.held.remove(&oldest);
-                return Some(oldest);
-            }
-        }
-        None
-    }
-
-    /// Drops the chains that are over, of roots without a row; returns whose.
-    pub(super) fn expire(
+    /// Drops chains of roots without a row: those that are over, and those that
+    /// are too many. Returns whose, and their records.
+    pub(super) fn trim(
         &mut self,
         now: UnixMillis,
         has_row: impl Fn(&RootId) -> bool,
-    ) -> Vec<RootId> {
-        let over: Vec<RootId> = self
-            .held
-            .iter()
-            .filter(|(root, keys)| keys.standing.expires <= now && !has_row(root))
-            .map(|(root, _)| *root)
-            .collect();
-        let strangers = || self.held.iter().filter(|(root, _)| !has_row(root));
-        let surplus = strangers().count().saturating_sub(over.len() + STRANGERS_MAX);
-        let mut over = over;
-        if surplus > 0 {
-            // Roots that had a row once; the longest not said anew go first.
-            let mut oldest: Vec<_> =
-                strangers().map(|(root, keys)| (keys.standing.issued, *root)).collect();
-            oldest.sort_unstable();
-            over.extend(oldest.into_iter().map(|(_, root)| root).take(surplus));
+    ) -> Vec<(RootId, Vec<RecId>)> {
+        let (mut born, mut changed, mut over) = (Vec::new(), Vec::new(), Vec::new());
+        for (root, keys) in self.held.iter().filter(|(root, _)| !has_row(root)) {
+            if keys.standing.expires <= now {
+                over.push(*root);
+            } else if keys.standing.chain.is_just_born() {
+                born.push((keys.standing.issued, *root));
+            } else {
+                changed.push((keys.since, *root));
+            }
         }
-        for root in &over {
-            self.held.remove(root);
-        }
-        over
+        // A root that was only born proves itself without its chain.
+        born.sort_unstable();
+        let surplus = born.len().saturating_sub(BORN_STRANGERS_MAX);
+        over.extend(born.into_iter().take(surplus).map(|(_, root)| root));
+        // What took a key back must not be pushed out by later ones, or the key
+        // would be good again.
+        changed.sort_unstable();
+        over.extend(changed.into_iter().skip(CHANGED_STRANGERS_MAX).map(|(_, root)| root));
+        self.untrimmed = 0;
+        let records = |keys: Keys| {
+            [Some(keys.standing), keys.rival]
+                .into_iter()
+                .flatten()
+                .map(|held| held.rec_id)
+                .collect()
+        };
+        let gone = over.into_iter();
+        gone.filter_map(|root| self.held.remove(&root).map(|keys| (root, records(keys)))).collect()
+    }
+
+    /// Whether many chains came since the last trim.
+    pub(super) fn wants_trim(&self) -> bool {
+        self.untrimmed >= UNTRIMMED_MAX
     }
 
     pub(super) fn len(&self) -> usize {

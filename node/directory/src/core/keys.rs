@@ -52,12 +52,6 @@ impl Directory {
             pace: Bucket::full(CHAIN_PACE, now.mono),
         };
         let learned = self.chains.learn(new, source == Source::Own, now.mono)?;
-        if before.is_empty() && !self.roots.contains_key(&root) {
-            let roots = &self.roots;
-            if let Some(gone) = self.chains.stranger(root, |root| roots.contains_key(root)) {
-                self.forget_chain(gone, outputs);
-            }
-        }
         for id in &before {
             self.ids.remove(id);
         }
@@ -66,6 +60,10 @@ impl Directory {
             self.ids.insert(id, Held::Chain(root, slot));
         }
         self.store_chain(root, now, outputs);
+        // On disk chains come before the rows that keep them.
+        if source != super::admission::DISK && self.chains.wants_trim() {
+            self.trim_chains(now, outputs);
+        }
         match learned {
             Learned::Fresh => {}
             Learned::Rival => {
@@ -93,10 +91,16 @@ impl Directory {
         }
     }
 
-    pub(super) fn forget_chain(&mut self, root: RootId, outputs: &mut Vec<Output>) {
-        self.ids.retain(|_, held| !matches!(held, Held::Chain(of, _) if *of == root));
-        outputs.push(Output::Forget { key: row::chain_key(&self.network, &root) });
-        outputs.push(Output::Keys(root));
+    /// Forgets chains of roots without a row, when they are over or too many.
+    pub(super) fn trim_chains(&mut self, now: Moment, outputs: &mut Vec<Output>) {
+        let roots = &self.roots;
+        for (root, records) in self.chains.trim(now.wall, |root| roots.contains_key(root)) {
+            for id in records {
+                self.ids.remove(&id);
+            }
+            outputs.push(Output::Forget { key: row::chain_key(&self.network, &root) });
+            outputs.push(Output::Keys(root));
+        }
     }
 
     /// Drops everything of a root that a key signed which signs no longer.

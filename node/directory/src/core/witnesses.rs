@@ -13,6 +13,10 @@ use homehost_protocol::{NodeId, Scope};
 /// Witnesses that are remembered without having been met.
 const KNOWN_MAX: usize = 16_384;
 
+/// Witnesses that are remembered because they were met: a day's connections of
+/// a node that many come to.
+const MET_MAX: usize = 4096;
+
 /// How long after it was last met a node still counts as met.
 const MET_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -68,13 +72,24 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Witnesses {
     known: HashMap<NodeId, Known>,
+    /// How many of them were met.
+    met: usize,
 }
 
 impl Witnesses {
     /// This node is connected to that one.
     pub(super) fn met(&mut self, node: NodeId, ip: Option<IpAddr>, now: Duration) {
-        // Nobody can crowd out those that this node meets: they are as many as
-        // it has connections.
+        // Nobody can crowd out those that this node meets, but others that it
+        // meets later.
+        let met = |known: &Known| known.met.is_some();
+        if !self.known.get(&node).is_some_and(met) && self.met >= MET_MAX {
+            let times = self.known.iter().filter_map(|(id, known)| Some((known.met?, *id)));
+            if let Some((_, oldest)) = times.min() {
+                self.known.remove(&oldest);
+                self.met -= 1;
+            }
+        }
+        self.met += usize::from(!self.known.get(&node).is_some_and(met));
         let known = self.entry(node, now);
         known.met = Some(now);
         known.net = ip.and_then(net_of);
@@ -94,8 +109,12 @@ impl Witnesses {
 
     /// Forgets who has not been heard of for long.
     pub(super) fn tick(&mut self, now: Duration) {
+        let count = &mut self.met;
         self.known.retain(|_, known| {
-            known.last_heard.max(known.met.unwrap_or_default()) + FORGET_AFTER > now
+            let last = known.last_heard.max(known.met.unwrap_or_default());
+            let keep = last + FORGET_AFTER > now;
+            *count -= usize::from(!keep && known.met.is_some());
+            keep
         });
     }
 

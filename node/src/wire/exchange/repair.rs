@@ -236,7 +236,10 @@ impl Comparing<'_> {
             let step = match session.step(&response.message.unwrap_or_default()) {
                 Ok(step) => step,
                 Err(error) => {
-                    self.repair.mesh.blame(self.node, Misdeed::Nonsense).await;
+                    // That it holds more than we take in is no fault.
+                    if error != ReconcileError::TooManyNeeds {
+                        self.repair.mesh.blame(self.node, Misdeed::Nonsense).await;
+                    }
                     return Err(error.into());
                 }
             };
@@ -302,23 +305,17 @@ impl Comparing<'_> {
     }
 }
 
-/// How long one picture of the replica serves askers although rows have changed:
-/// in a busy network they always have.
+/// How long one picture of the replica serves askers: it is made in a few
+/// milliseconds, and askers come a few a second.
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// Pictures of the replica for those who compare with us.
 #[derive(Default)]
 pub(super) struct Snapshots {
     pictures: BTreeMap<(Set, bool), (Instant, Snapshot)>,
-    changed: Option<Instant>,
 }
 
 impl Snapshots {
-    /// The replica has changed.
-    pub(super) fn changed(&mut self) {
-        self.changed = Some(Instant::now());
-    }
-
     /// A picture of a set, as it is or was a moment ago.
     pub(super) async fn get(
         &mut self,
@@ -327,7 +324,7 @@ impl Snapshots {
         on_link: bool,
     ) -> Result<Snapshot, DirectoryClosed> {
         if let Some((at, snapshot)) = self.pictures.get(&(set, on_link))
-            && (at.elapsed() < SNAPSHOT_AGE_MAX || self.changed.is_none_or(|then| then < *at))
+            && at.elapsed() < SNAPSHOT_AGE_MAX
         {
             return Ok(snapshot.clone());
         }

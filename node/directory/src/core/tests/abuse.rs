@@ -271,3 +271,110 @@ fn machines_without_servers_cannot_use_up_the_presences() {
     assert_eq!(d.stats().hosts, 2 * 200, "a machine a row, and one more");
     assert_eq!(gossip(&mut d, &bytes, 3), Admission::New);
 }
+
+/// The chain of a root that revoked its keys, and its record.
+fn revoked(n: u32) -> Vec<u8> {
+    let by = DeviceKey::from_seed([99; 32]);
+    let mut chain = Chain::genesis(key(n).public(), KeyDigest::of(&by.public()));
+    let event = chain.revocation(by.public(), KeyDigest::of(&key(n + 1).public()));
+    chain.extend(&SignedKeyEvent::sign(&event, &chain.root(), &by)).expect("sound");
+    let network = "test".parse().expect("sound");
+    let carrier = RecordSigner::carrier_of(by, &chain, network).expect("sound");
+    let wall = moment(0).wall;
+    carrier.sign(&Record::KeyChain(chain.to_body()), wall.0, wall).expect("sound")
+}
+
+#[test]
+fn a_revoked_key_stays_so_whatever_comes_after() {
+    let mut d = directory();
+    let victim = numbered(1);
+    gossip(&mut d, &row(&victim, 1, [8, 8, 8, 8], ListingState::Live, 0), 0);
+    assert_eq!(gossip(&mut d, &revoked(1), 0), Admission::New);
+    let next = KeyDigest::of(&DeviceKey::from_seed([99; 32]).public());
+    for n in 2..17_500_u32 {
+        // Some only born, most of them changed.
+        if n % 8 == 0 {
+            let chain = Chain::genesis(key(n).public(), next);
+            let network = "test".parse().expect("sound");
+            let carrier = RecordSigner::carrier_of(key(n), &chain, network).expect("sound");
+            let wall = moment(0).wall;
+            let bytes = carrier.sign(&Record::KeyChain(chain.to_body()), wall.0, wall);
+            gossip(&mut d, &bytes.expect("sound"), 0);
+        } else {
+            gossip(&mut d, &revoked(n), 0);
+        }
+    }
+    d.tick(moment(20));
+    assert!(d.stats().chains <= 16_384 + 4096, "{} chains", d.stats().chains);
+    let stolen = gossip(&mut d, &row(&victim, 1, [8, 8, 8, 8], ListingState::Live, 21), 21);
+    assert_eq!(stolen, Admission::Refused(Refusal::Ignored(IgnoreReason::RevokedKey)));
+}
+
+#[test]
+fn a_restart_with_many_chains_loses_no_row() {
+    let by = DeviceKey::from_seed([99; 32]);
+    let (mut first, mut stored) = (directory(), BTreeMap::new());
+    for n in 0..5000_u32 {
+        let mut chain = Chain::genesis(key(n).public(), KeyDigest::of(&by.public()));
+        let new = key(1_000_000 + n);
+        let event = chain.rotation(new.public(), by.public(), KeyDigest::of(&new.public()));
+        chain.extend(&SignedKeyEvent::sign(&event, &chain.root(), &by)).expect("sound");
+        let network = "test".parse().expect("sound");
+        let signer = RecordSigner::of_chain(new, &chain, network).expect("sound");
+        let wall = moment(0).wall;
+        let bytes = signer.sign(&Record::KeyChain(chain.to_body()), wall.0, wall).expect("sound");
+        let [_, _, b, c] = n.to_be_bytes();
+        for bytes in [bytes, row(&signer, 1, [9, b, c, 1], ListingState::Live, 0)] {
+            let source = Source::Peer { on_link: false, age: Some(Duration::ZERO) };
+            for output in first.admit(&bytes, source, moment(0)).1 {
+                if let Output::Store { key, value } = output {
+                    stored.insert(key, value);
+                }
+            }
+        }
+    }
+    let mut second = directory();
+    let loaded = second.load_all(stored.into_iter().collect(), moment(9));
+    assert!(loaded.iter().all(|(_, loaded)| *loaded == Loaded::Row));
+    second.tick(moment(20));
+    assert_eq!((second.stats().listings, second.stats().chains), (5000, 5000));
+}
+
+#[test]
+fn who_lists_and_withdraws_without_end_leaves_little() {
+    let mut d = directory();
+    for n in 0..8000_u32 {
+        let (host, [_, a, b, c]) = (numbered(n), n.to_be_bytes());
+        gossip(&mut d, &row(&host, 1, [9, a + 1, b, c], ListingState::Live, 0), 0);
+        gossip(&mut d, &row(&host, 1, [0; 4], ListingState::Withdrawn, 1), 1);
+    }
+    assert_eq!((d.stats().listings, d.stats().tombstones), (0, 6144));
+    // What was proved still leaves a tombstone.
+    d.met(NodeId(key(500).public().0), None, moment(1));
+    let host = numbered(100_000);
+    gossip(&mut d, &row(&host, 1, [8, 8, 8, 8], ListingState::Live, 2), 2);
+    gossip(&mut d, &proof(&host, 1, [8, 8, 8, 8], &[500], 2, 2), 2);
+    gossip(&mut d, &row(&host, 1, [0; 4], ListingState::Withdrawn, 3), 3);
+    assert_eq!(d.stats().tombstones, 6145);
+}
+
+#[test]
+fn contradictions_without_end_are_not_passed_on() {
+    let mut d = directory();
+    let by = DeviceKey::from_seed([99; 32]);
+    let born = Chain::genesis(key(1).public(), KeyDigest::of(&by.public()));
+    let mut rivals: Vec<Vec<u8>> = (0..200)
+        .map(|n| {
+            let mut chain = born.clone();
+            let event = chain.addition(1, key(10 + n).public());
+            chain.extend(&SignedKeyEvent::sign(&event, &chain.root(), &key(1))).expect("sound");
+            let network = "test".parse().expect("sound");
+            let carrier = RecordSigner::carrier_of(key(1), &chain, network).expect("sound");
+            let wall = moment(0).wall;
+            carrier.sign(&Record::KeyChain(chain.to_body()), wall.0, wall).expect("sound")
+        })
+        .collect();
+    rivals.sort_by_key(|bytes| std::cmp::Reverse(RecId::of(bytes)));
+    let new = rivals.iter().filter(|bytes| gossip(&mut d, bytes, 1) == Admission::New).count();
+    assert!(new <= 6, "{new} of 200");
+}
