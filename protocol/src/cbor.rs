@@ -78,6 +78,11 @@ pub fn check(bytes: &[u8]) -> Result<(), WalkError> {
 /// See [`DecodeError`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     check(bytes)?;
+    decode_checked(bytes)
+}
+
+/// Decodes what [`check`] has passed before.
+pub(crate) fn decode_checked<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     serde_cbor::from_slice(bytes).map_err(DecodeError::Shape)
 }
 

@@ -136,6 +136,10 @@ pub enum IgnoreReason {
     /// Signed by a key that its root has since taken back.
     #[error("signed by a revoked key")]
     RevokedKey,
+    /// By what it says of itself, a newer version is known; its signature has not
+    /// been looked at.
+    #[error("a newer version is known")]
+    Old,
     /// Signed by a key of a branch that contradicts the one seen first.
     #[error("signed by a key whose root's key chains contradict each other")]
     KeyConflict,
@@ -148,7 +152,20 @@ pub fn validate(
     chains: &dyn KeyChains,
     now: UnixMillis,
 ) -> Verdict {
-    match check(bytes, network, chains, now) {
+    validate_unless(bytes, network, chains, now, &|_, _| false)
+}
+
+/// The same; a record that `is_old`, by what it says of itself, is ignored as
+/// such when all that is left to check is its signature, which is most of the
+/// work.
+pub fn validate_unless(
+    bytes: &[u8],
+    network: &NetworkName,
+    chains: &dyn KeyChains,
+    now: UnixMillis,
+    is_old: &dyn Fn(&Header, &Record) -> bool,
+) -> Verdict {
+    match check(bytes, network, chains, now, is_old) {
         Ok(validated) => Verdict::Accept(Box::new(validated)),
         Err(Stop::Reject(reason)) => Verdict::Reject(reason),
         Err(Stop::Ignore(reason)) => Verdict::Ignore(reason),
@@ -180,6 +197,7 @@ fn check(
     network: &NetworkName,
     chains: &dyn KeyChains,
     now: UnixMillis,
+    is_old: &dyn Fn(&Header, &Record) -> bool,
 ) -> Result<Validated, Stop> {
     let envelope = Envelope::parse(bytes)?;
     let kind = Kind::of_payload_type(envelope.payload_type)
@@ -229,6 +247,9 @@ fn check(
     };
     if signer != envelope.key {
         return Err(RejectReason::WrongSigner.into());
+    }
+    if is_old(&header, &record) {
+        return Err(Stop::Ignore(IgnoreReason::Old));
     }
     envelope.verify().map_err(|error| match error {
         SignatureError::Bad => Stop::Reject(RejectReason::BadSignature),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use homehost_protocol::chain::{Chain, SignedKeyEvent};
 use homehost_protocol::keys::KeyDigest;
 use homehost_protocol::record::RecordSigner;
 use homehost_protocol::record::listing::{ListingState, ServerListing};
@@ -50,6 +51,25 @@ impl Author {
         let next = KeyDigest::of(&DeviceKey::from_seed([0; 32]).public());
         let network = network.parse().expect("a network name");
         Self { seed, signer: RecordSigner::genesis(DeviceKey::from_seed(seed), next, network) }
+    }
+
+    /// The same root after a rotation, and the chain that says so.
+    pub(crate) fn rotated(self, seq: u64) -> (Self, Vec<u8>) {
+        let committed = DeviceKey::from_seed([0; 32]);
+        let digest = |seed| KeyDigest::of(&DeviceKey::from_seed([seed; 32]).public());
+        let key = DeviceKey::from_seed(self.seed);
+        let mut chain = Chain::genesis(key.public(), digest(0));
+        let mut seed = self.seed;
+        seed[31] = 2;
+        let key = DeviceKey::from_seed(seed);
+        let event = chain.rotation(key.public(), committed.public(), digest(3));
+        let event = SignedKeyEvent::sign(&event, &chain.root(), &committed);
+        chain.extend(&event).expect("the committed key rotates");
+        let network = self.signer.network().clone();
+        let signer = RecordSigner::of_chain(key, &chain, network).expect("it is device 0");
+        let record = Record::KeyChain(chain.to_body());
+        let envelope = signer.sign(&record, seq, now()).expect("it keeps the rules");
+        (Self { seed, signer }, envelope)
     }
 
     pub(crate) fn root(&self) -> RootId {

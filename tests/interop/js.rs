@@ -132,6 +132,12 @@ impl Peer<'_> {
         self.js.ask(name, args)
     }
 
+    /// The answer to a command of this peer, or why it does not work.
+    pub(crate) fn try_ask(&self, name: &str, mut args: Value) -> Result<Value, String> {
+        args["peer"] = json!(self.name);
+        self.js.exchange(&command(name, args))
+    }
+
     /// The reason for which a command of this peer does not work.
     #[track_caller]
     pub(crate) fn refusal(&self, name: &str, mut args: Value) -> String {

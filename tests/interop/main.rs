@@ -11,13 +11,17 @@
 #![cfg(target_os = "linux")]
 
 mod author;
+mod clients;
+mod compare;
 mod decent;
+mod dht;
 mod directory;
 mod forged;
 mod gossip;
 mod js;
 mod rude;
 mod watch;
+mod witness;
 
 use std::time::Duration;
 

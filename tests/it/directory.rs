@@ -141,6 +141,12 @@ fn who_has_no_node_asks_any_one_and_checks_what_it_says() {
             (&"Castle".into(), &"Moon".into())
         );
     }
+    // What one of two leaves out is seen by the other.
+    let lonely = test.node("lonely", &[]);
+    let (whole, lonely) = (a.address(), lonely.address());
+    let both = alone(&test, &["discover", "--via", &lonely, "--via", &whole, "--json"]);
+    assert_eq!(both.json().as_array().map(Vec::len), Some(2));
+    assert!(both.stderr.contains("leaves out 2 servers"), "{both:?}");
     assert!(!test.folder().join("nowhere").exists(), "it keeps nothing");
     let nobody = alone(&test, &["discover", "--via", "/ip4/127.0.0.1/tcp/1"]);
     assert_eq!(nobody.code, Some(7), "{nobody:?}");

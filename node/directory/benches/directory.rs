@@ -17,8 +17,10 @@ use homehost_protocol::limits::{RECONCILE_BYTES_MAX, REPLICA_ROWS_MAX};
 use homehost_protocol::record::RecordSigner;
 use homehost_protocol::record::listing::{ListingState, flags};
 use homehost_protocol::record::presence::ServerPresence;
+use homehost_protocol::validate::NoChains;
 use homehost_protocol::{
     JoinAddress, Presence, RecId, Record, ServerListing, ServerNonce, Transport, UnixMillis,
+    validate,
 };
 
 /// Counts the bytes that are set aside.
@@ -49,8 +51,9 @@ const SERVERS_PER_ROOT: usize = 16;
 
 fn main() {
     println!("{:<52} {:>10} {:>10} {:>10}", "", "median", "p99", "a second");
-    let records = records();
+    let records = records(SERVERS_PER_ROOT);
     let directory = admission(&records);
+    memory();
     refusals();
     searches(&directory);
     reconciliation();
@@ -62,17 +65,17 @@ struct Records {
 }
 
 /// A full replica as hosts would sign it.
-fn records() -> Records {
+fn records(per_root: usize) -> Records {
     let random = &mut fastrand::Rng::with_seed(1);
     let mut records = Records { listings: Vec::new(), presences: Vec::new() };
-    for root in 0..REPLICA_ROWS_MAX / SERVERS_PER_ROOT {
+    for root in 0..REPLICA_ROWS_MAX / per_root {
         let mut seed = [1; 32];
         seed[..8].copy_from_slice(&(root as u64).to_be_bytes());
         let next = KeyDigest::of(&DeviceKey::from_seed([9; 32]).public());
         let network = "test".parse().expect("a name");
         let signer = RecordSigner::genesis(DeviceKey::from_seed(seed), next, network);
         let mut servers = Vec::new();
-        for n in 0..SERVERS_PER_ROOT {
+        for n in 0..per_root {
             let listing = listing(random, root, n);
             servers.push(ServerPresence {
                 id: listing.id(&signer.root()),
@@ -137,9 +140,20 @@ fn admission(records: &Records) -> Directory {
         let admission = times.take(|| directory.admit(bytes, Source::Own, NOW).0);
         assert_eq!(admission, Admission::New);
     }
+    let held = BYTES.load(Ordering::Relaxed) - size_of_val(times.0.as_slice());
     times.print("validate and admit a listing");
+    let whole = times.median();
+    let network = "test".parse().expect("a name");
+    let mut times = Times::default();
+    for bytes in &records.listings {
+        times.take(|| validate(bytes, &network, &NoChains, START));
+    }
+    times.print("of that, validate");
+    let rest = whole.saturating_sub(times.median());
+    let rate = 1.0 / rest.as_secs_f64();
+    println!("{:<52} {rest:>10.1?} {:>10} {rate:>10.0}", "of that, admit", "");
     let rows = records.listings.len();
-    let bytes = BYTES.load(Ordering::Relaxed) - before;
+    let bytes = held - before;
     let mut times = Times::default();
     for bytes in &records.presences {
         times.take(|| directory.admit(bytes, Source::Own, NOW).0);
@@ -149,6 +163,22 @@ fn admission(records: &Records) -> Directory {
     println!("a row of {} bytes on the wire takes {} in memory", envelopes / rows, bytes / rows);
     assert_eq!(directory.stats().listings, REPLICA_ROWS_MAX);
     directory
+}
+
+/// Rows of one root each, the most that a row can take.
+fn memory() {
+    let records = records(1);
+    let mut directory = Directory::new("test".parse().expect("a name"));
+    for (what, envelopes) in [("row", &records.listings), ("presence", &records.presences)] {
+        let before = BYTES.load(Ordering::Relaxed);
+        for bytes in envelopes {
+            assert_eq!(directory.admit(bytes, Source::Own, NOW).0, Admission::New);
+        }
+        let memory = BYTES.load(Ordering::Relaxed) - before;
+        let wire: usize = envelopes.iter().map(Vec::len).sum();
+        let [wire, memory] = [wire, memory].map(|bytes| bytes / envelopes.len());
+        println!("one root each: a {what} of {wire} bytes on the wire takes {memory} in memory");
+    }
 }
 
 fn refusals() {
@@ -300,6 +330,12 @@ impl Times {
         let result = black_box(work());
         self.0.push(start.elapsed());
         result
+    }
+
+    fn median(&self) -> Duration {
+        let mut times = self.0.clone();
+        times.sort_unstable();
+        times[times.len() / 2]
     }
 
     fn print(&mut self, what: &str) {

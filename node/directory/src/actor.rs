@@ -112,10 +112,13 @@ pub struct DirectoryHandle {
 
 /// The standing key chains, readable from any thread.
 #[derive(Clone, Debug, Default)]
-pub struct SharedChains(Arc<RwLock<HashMap<RootId, (Chain, Option<Chain>)>>>);
+pub struct SharedChains(Arc<RwLock<HashMap<RootId, Keys>>>);
+
+/// A root's standing chain, and the one that contradicts it.
+type Keys = (Chain, Option<Chain>);
 
 impl SharedChains {
-    fn set(&self, root: RootId, chain: Option<(Chain, Option<Chain>)>) {
+    fn set(&self, root: RootId, chain: Option<Keys>) {
         let mut chains = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match chain {
             Some(chain) => drop(chains.insert(root, chain)),

@@ -13,12 +13,14 @@ mod pace;
 mod pen;
 mod reach;
 mod row;
+mod rows;
+mod texts;
 mod witnesses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use homehost_protocol::{NetworkName, NodeId, RecId, RootId, ServerId, ServerListing, UnixMillis};
+use homehost_protocol::{NetworkName, NodeId, RecId, RootId, ServerId, UnixMillis};
 
 pub use admission::{Admission, Judgement, Loaded, Refusal, Source};
 use chains::ChainBook;
@@ -29,9 +31,10 @@ use pace::Buckets;
 use pen::Pen;
 use reach::HeldReach;
 pub use reach::RowReach;
-pub(crate) use row::search_text;
 use row::{HostPresence, Row, Stored};
 pub use row::{RowStatus, RowView};
+use rows::{Rows, Slot};
+pub(crate) use texts::{Said, Texts};
 use witnesses::Witnesses;
 pub use witnesses::{Net, net_of};
 
@@ -102,8 +105,8 @@ pub(crate) const STANDING_PROVED: u8 = 3;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) id: ServerId,
-    /// In lower case; the name is its first line.
-    pub(crate) text: &'a str,
+    /// Name in lower case.
+    pub(crate) name: &'a [u8],
     pub(crate) status: RowStatus,
     pub(crate) players: Option<u16>,
     pub(crate) first_seen: UnixMillis,
@@ -115,35 +118,54 @@ pub(crate) struct Found<'a> {
 /// Device of a root.
 type Device = (RootId, u8);
 
-/// A record that is held, by what it is about.
+/// A record that is held and no row's, by what it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    Row(ServerId),
     Reach(ServerId),
     Presence(Device),
     /// The standing chain of a root, or its rival.
-    Chain(RootId, usize),
+    Chain(RootId, u8),
 }
 
 /// The rows of one root.
 #[derive(Debug)]
 struct RootRows {
-    ids: BTreeSet<ServerId>,
+    /// Mostly one.
+    slots: Box<[Slot]>,
     /// When the first of them was seen here.
     first_seen: UnixMillis,
+}
+
+impl RootRows {
+    fn new(first_seen: UnixMillis) -> Self {
+        Self { slots: Box::default(), first_seen }
+    }
+
+    /// Adds a row; returns those that were here and are of an older root now.
+    fn add(&mut self, slot: Slot, first_seen: UnixMillis) -> Vec<Slot> {
+        let older = first_seen < self.first_seen;
+        let before = if older { self.slots.to_vec() } else { Vec::new() };
+        self.first_seen = first_seen.min(self.first_seen);
+        self.slots = self.slots.iter().copied().chain([slot]).collect();
+        before
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.slots = self.slots.iter().copied().filter(|at| *at != slot).collect();
+    }
 }
 
 /// The replica and its rules.
 #[derive(Debug)]
 pub struct Directory {
     network: NetworkName,
-    rows: BTreeMap<ServerId, Row>,
+    rows: Rows,
     roots: BTreeMap<RootId, RootRows>,
     chains: ChainBook,
     reach: BTreeMap<ServerId, HeldReach>,
     /// Reach records whose listing is not here yet, and when they came.
     strays: BTreeMap<ServerId, (Duration, HeldReach)>,
-    /// Every record that is held, by its id.
+    /// Every record that is held but those of rows, by its id.
     ids: HashMap<RecId, Held>,
     /// Records that were turned down, until when they are not asked for again.
     unwanted: HashMap<RecId, Duration>,
@@ -152,7 +174,7 @@ pub struct Directory {
     witnesses: Witnesses,
     /// New roots that peers have brought by gossip.
     senders: Buckets<NodeId>,
-    /// Looked up for every row of a search; its order never shows.
+    /// What each says of a row stands in the row, too.
     presences: HashMap<Device, HostPresence>,
     /// The same devices in order, so that those of a root can be counted.
     devices: BTreeSet<Device>,
@@ -200,7 +222,7 @@ impl Directory {
     pub fn new(network: NetworkName) -> Self {
         Self {
             network,
-            rows: BTreeMap::new(),
+            rows: Rows::default(),
             roots: BTreeMap::new(),
             chains: ChainBook::default(),
             reach: BTreeMap::new(),
@@ -254,25 +276,27 @@ impl Directory {
     /// any more, presence nobody refers to.
     pub fn tick(&mut self, now: Moment) -> Vec<Output> {
         let mut outputs = Vec::new();
-        let over: Vec<ServerId> = self
-            .rows
-            .iter()
-            .filter(|(_, row)| row.retain_until <= now.wall)
-            .map(|(id, _)| *id)
-            .collect();
+        let over = self.rows.values().filter(|row| row.retain_until <= now.wall);
+        let mut over: Vec<ServerId> = over.map(|row| row.id).collect();
+        over.sort_unstable();
         for id in over {
             self.forget_row(&id, &mut outputs);
         }
         self.pen.tick(now);
         self.forget_strays(now);
+        let mut silent = Vec::new();
         self.presences.retain(|device, presence| {
             let keep = presence.heard + homehost_protocol::limits::PRESENCE_TTL_MAX > now.mono;
             if !keep {
                 self.ids.remove(&presence.rec_id);
                 self.devices.remove(device);
+                silent.push(*device);
             }
             keep
         });
+        for device in silent {
+            self.spread_presence(&device);
+        }
         let look = now.mono >= self.next_look;
         if look {
             self.next_look = now.mono + LOOK;
@@ -305,14 +329,15 @@ impl Directory {
     /// Notes on disk which hosts have fallen silent, or speak again: after a
     /// restart a dead row must not look alive.
     fn note_silence(&mut self, now: Moment, outputs: &mut Vec<Output>) {
-        let changed: Vec<(ServerId, bool)> = self
+        let mut changed: Vec<(ServerId, bool)> = self
             .rows
             .values()
-            .filter(|row| row.heard.is_some())
+            .filter(|row| row.heard().is_some())
             .map(|row| (row, self.status_of(row, now).0 == RowStatus::Stale))
             .filter(|(row, stale)| row.stored_stale != *stale)
             .map(|(row, stale)| (row.id, stale))
             .collect();
+        changed.sort_unstable();
         for (id, stale) in changed {
             let Some(view) = self.view(&id, now) else { continue };
             let Some(row) = self.rows.get_mut(&id) else { continue };
@@ -334,30 +359,30 @@ impl Directory {
         self.rows.get(id).map(|row| self.view_of(id, row, now))
     }
 
-    /// The rows whose listing and search text are wanted, with what they are
-    /// sorted by.
+    /// The rows whose flags and words are wanted, with what they are sorted by;
+    /// witnesses are counted only if they are asked for.
     pub(crate) fn find(
         &self,
         now: Moment,
-        wanted: impl Fn(&ServerListing, &str) -> bool,
+        (on_link, witnesses): (bool, bool),
+        wanted: impl Fn(u32, &Said<'_>) -> bool,
     ) -> impl Iterator<Item = Found<'_>> {
-        let rows = self.rows.values().filter(move |row| wanted(&row.listing, &row.text));
-        rows.map(move |row| {
-            let presence = self.presences.get(&(row.header.root, row.header.dev));
-            let status = self.status_by(row, presence, now).0;
-            let players = presence
-                .filter(|_| status == RowStatus::Live)
-                .and_then(|presence| presence.of(&row.id))
-                .and_then(|server| server.players);
+        let wanted = move |row: &&Row| {
+            (on_link || self.is_for_everyone(row)) && wanted(row.flags, &row.said())
+        };
+        self.rows.values().filter(wanted).map(move |row| {
+            let status = self.status_of(row, now).0;
+            let players = row.presence.and_then(|presence| presence.players);
             let proved = row.place.as_ref().is_some_and(|place| place.proved);
+            let witnesses = witnesses && proved;
             Found {
                 id: row.id,
-                text: &row.text,
+                name: row.said().lower_name(),
                 status,
-                players,
+                players: players.filter(|_| status == RowStatus::Live),
                 first_seen: row.first_seen,
                 standing: self.standing_of(row, now),
-                witnesses: if proved { self.reach_of(row, now.wall).proved } else { 0 },
+                witnesses: if witnesses { self.reach_of(row, now.wall).proved } else { 0 },
             }
         })
     }
@@ -371,16 +396,15 @@ impl Directory {
     }
 
     fn drop_row(&mut self, id: &ServerId) -> Option<Row> {
-        let row = self.rows.remove(id)?;
-        self.ids.remove(&row.rec_id);
-        self.live_listings -= usize::from(!row.listing.is_withdrawn());
+        let (slot, row) = self.rows.remove(id)?;
+        self.live_listings -= usize::from(!row.withdrawn);
         self.strange_tombstones -= usize::from(row.is_strange());
         if let Some(place) = &row.place {
-            self.crowd.remove(*id, place);
+            self.crowd.remove(id, slot, place);
         }
         if let Some(rows) = self.roots.get_mut(&row.header.root) {
-            rows.ids.remove(id);
-            if rows.ids.is_empty() {
+            rows.remove(slot);
+            if rows.slots.is_empty() {
                 self.roots.remove(&row.header.root);
             }
         }
@@ -398,20 +422,13 @@ impl Directory {
         if proved {
             return STANDING_PROVED;
         }
-        let is_known = |first_seen| now.wall.since(first_seen) >= KNOWN_AFTER;
-        // The root was seen no later than its row took its place.
-        let known = row.place.as_ref().is_some_and(|place| is_known(place.root_seen))
-            || self.roots.get(&row.header.root).is_some_and(|rows| is_known(rows.first_seen));
+        let known = now.wall.since(row.root_seen) >= KNOWN_AFTER;
         1 + u8::from(known)
     }
 
+    /// Whether a row may travel to nodes anywhere.
     fn is_for_everyone(&self, row: &Row) -> bool {
-        self.is_listing_for_everyone(&row.listing)
-    }
-
-    /// Whether a listing may travel to nodes anywhere.
-    pub(crate) fn is_listing_for_everyone(&self, listing: &ServerListing) -> bool {
-        admission::scope_fits_everyone(&self.network, listing)
+        !self.network.is_main() || row.global
     }
 }
 

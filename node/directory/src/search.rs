@@ -8,11 +8,12 @@
 mod cursor;
 mod order;
 
+use homehost_protocol::ServerId;
 use homehost_protocol::limits::QUERY_ROWS_MAX;
 use homehost_protocol::rpc::query::{Query as PeerQuery, SortBy};
-use homehost_protocol::{ServerId, ServerListing};
+use memchr::memmem::Finder;
 
-use crate::core::{Directory, Moment, RowStatus, RowView, search_text};
+use crate::core::{Directory, Moment, RowStatus, RowView, Said, Texts};
 pub use cursor::{Cursor, CursorError};
 use order::Key;
 
@@ -148,12 +149,11 @@ impl Directory {
     ) -> Result<Ranked<'_>, CursorError> {
         let after = query.cursor.as_ref().map(|cursor| cursor.key(query.sort)).transpose()?;
         let words = query.words();
-        let wanted = |listing: &ServerListing, text: &str| {
-            query.wants_listing(listing, text, &words)
-                && (on_link || self.is_listing_for_everyone(listing))
-        };
+        let words: Vec<_> = words.iter().map(Finder::new).collect();
+        let wanted = |flags: u32, said: &Said<'_>| query.wants_listing(flags, said, &words);
+        let witnesses = query.proved || query.sort == Sort::Proved;
         let mut keys: Vec<Key<'_>> = self
-            .find(now, wanted)
+            .find(now, (on_link, witnesses), wanted)
             .filter(|row| query.wants_now(row.status, row.players, row.witnesses))
             .map(|row| Key::of(&row, query.sort))
             .collect();
@@ -221,7 +221,11 @@ impl Query {
 
     /// Whether a row is in the result: a change to one row needs no new search.
     pub fn matches(&self, row: &RowView) -> bool {
-        self.wants_listing(&row.listing, &search_text(&row.listing), &self.words())
+        let words = self.words();
+        let words: Vec<_> = words.iter().map(Finder::new).collect();
+        let bytes = Texts::bytes_of(&row.listing);
+        let texts = Texts::of(&row.listing, &bytes);
+        self.wants_listing(row.listing.flags.unwrap_or_default(), &texts.on(&bytes), &words)
             && self.wants_now(row.status, row.players, row.reach.proved)
     }
 
@@ -231,20 +235,21 @@ impl Query {
     }
 
     /// Whether what the host says of the server is looked for.
-    fn wants_listing(&self, listing: &ServerListing, text: &str, words: &[String]) -> bool {
-        let flags = listing.flags.unwrap_or_default();
-        let is =
-            |wanted: &Option<String>, said: &Option<String>| wanted.is_none() || wanted == said;
+    fn wants_listing(&self, flags: u32, said: &Said<'_>, words: &[Finder<'_>]) -> bool {
+        let is = |wanted: &Option<String>, said: &[u8]| {
+            wanted.as_ref().is_none_or(|wanted| wanted.as_bytes() == said && !said.is_empty())
+        };
         flags & self.flags == self.flags
             && flags & self.without_flags == 0
-            && self.game.as_ref().is_none_or(|game| listing.game == *game)
-            && is(&self.region, &listing.region)
-            && is(&self.language, &listing.language)
+            && is(&self.game, said.game())
+            && is(&self.region, said.region())
+            && is(&self.language, said.language())
             && self.version.as_ref().is_none_or(|wanted| {
-                listing.game_version.as_ref().is_some_and(|version| begins(version, wanted))
+                let version = said.version();
+                !version.is_empty() && begins(version, wanted)
             })
-            && self.tags.iter().all(|tag| listing.tags.contains(tag))
-            && words.iter().all(|word| text.contains(word.as_str()))
+            && self.tags.iter().all(|wanted| said.tags().any(|tag| tag == wanted.as_bytes()))
+            && words.iter().all(|word| said.has(word))
     }
 
     /// Whether its state of this moment is looked for.

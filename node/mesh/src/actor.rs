@@ -21,7 +21,7 @@ use futures::StreamExt;
 use homehost_protocol::rpc::Response;
 use homehost_protocol::{NetworkName, NodeId};
 use homehost_runtime::Shutdown;
-use libp2p::request_response::OutboundRequestId;
+use libp2p::request_response::{InboundRequestId, OutboundRequestId};
 use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,6 +30,7 @@ use self::attest::Attests;
 use self::clients::Clients;
 use self::dht::Dht;
 pub(crate) use self::dht::DhtCommand;
+use crate::backlog::Backlog;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
 use crate::dial_gate::DialRules;
 use crate::discovery::Discovery;
@@ -41,6 +42,7 @@ use crate::outbox::Outbox;
 use crate::peers::Peers;
 use crate::standing::Standing;
 use crate::token_bucket::Budgets;
+use crate::unread::Unread;
 use crate::{MeshEvent, MeshStatus, Role, codec};
 
 /// Shortest time between two snapshots of the status: no reader needs more.
@@ -64,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) outbox: Outbox,
     pub(crate) status: watch::Sender<Arc<MeshStatus>>,
     pub(crate) metrics: Metrics,
+    pub(crate) backlog: Backlog,
     pub(crate) rules: DialRules,
     pub(crate) network: NetworkName,
     pub(crate) role: Role,
@@ -92,6 +95,8 @@ pub(crate) struct Actor {
     discovery: Discovery,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
+    /// Messages of each peer that wait for a verdict.
+    unjudged: HashMap<PeerId, usize>,
     standing: Standing,
     dht: Dht,
     /// Refused peers and when they are forgotten, oldest first.
@@ -101,6 +106,9 @@ pub(crate) struct Actor {
     /// Our requests that are under way.
     requests: HashMap<OutboundRequestId, oneshot::Sender<Result<Response, RequestError>>>,
     budgets: Budgets<NodeId>,
+    /// Requests of others that are being answered, and what waits to be read.
+    unread: Unread<InboundRequestId>,
+    backlog: Backlog,
     attests: Attests,
     clients: Clients,
     shutdown: Shutdown,
@@ -124,12 +132,15 @@ impl Actor {
             peers: Peers::default(),
             discovery: Discovery::new(parts.role, Instant::now()),
             gossip_peers: BTreeSet::new(),
+            unjudged: HashMap::new(),
             standing: Standing::default(),
             dht: Dht::new(Instant::now()),
             refused: VecDeque::new(),
             dial_failures: HashMap::new(),
             requests: HashMap::new(),
             budgets: rpc::budgets(),
+            unread: Unread::default(),
+            backlog: parts.backlog,
             attests: Attests::default(),
             clients: Clients::new(parts.role),
             shutdown: parts.shutdown,

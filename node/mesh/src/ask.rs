@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::time::timeout_at;
 
+use crate::backlog::Backlog;
 use crate::behaviour::CLIENT_VERSION;
 use crate::codec::{self, Asked, DirectoryCodec};
 use crate::dial_gate::DialRules;
@@ -213,9 +214,9 @@ impl AskConnection {
 fn swarm(address: &Multiaddr) -> Result<Swarm<Behaviour>, AskError> {
     let keypair = Keypair::generate_ed25519();
     let rules = DialRules::new(std::slice::from_ref(address), &[], Instant::now());
-    let transport =
-        transport::build(&keypair, rules, &mut Registry::default(), &Traffic::default())
-            .map_err(|error| AskError::Setup(error.to_string()))?;
+    let counts = (&Traffic::default(), &Backlog::default());
+    let transport = transport::build(&keypair, rules, &mut Registry::default(), counts)
+        .map_err(|error| AskError::Setup(error.to_string()))?;
     let identify = identify::Config::new(CLIENT_VERSION.into(), keypair.public())
         .with_agent_version(concat!("homehost-ask/", env!("CARGO_PKG_VERSION")).into())
         .with_cache_size(0);

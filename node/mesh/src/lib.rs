@@ -10,6 +10,7 @@
 
 mod actor;
 pub mod ask;
+mod backlog;
 mod behaviour;
 mod codec;
 mod config;
@@ -35,6 +36,7 @@ mod status;
 mod token_bucket;
 mod traffic;
 mod transport;
+mod unread;
 
 pub use libp2p::Multiaddr;
 

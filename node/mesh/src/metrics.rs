@@ -43,6 +43,8 @@ pub(crate) enum RpcRefusal {
     /// It has not said that it is of our network, or is a client and asks what
     /// only peers may.
     Stranger,
+    /// It has not read what it was answered before.
+    Unread,
     /// We are behind with our own work.
     Busy,
     /// Not a request, or longer than one may be.
@@ -142,6 +144,7 @@ impl Metrics {
         let reason = match refusal {
             RpcRefusal::Budget => "budget",
             RpcRefusal::Stranger => "stranger",
+            RpcRefusal::Unread => "unread",
             RpcRefusal::Busy => "busy",
             RpcRefusal::Malformed => "malformed",
             RpcRefusal::Unanswered => "unanswered",

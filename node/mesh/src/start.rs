@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::actor::{Actor, Parts};
+use crate::backlog::Backlog;
 use crate::behaviour::{Behaviour, Settings};
 use crate::dial_gate::DialRules;
 use crate::metrics::Metrics;
@@ -84,7 +85,9 @@ pub fn start(
     let rules = DialRules::new(&config.bootstrap, &config.listen, Instant::now());
     let mdns = config.mdns && config.listen.iter().any(|at| scope::of(at) != Scope::Loopback);
     let traffic = Traffic::new(registry);
-    let transport = transport::build(&keypair, rules.clone(), registry, &traffic).map_err(key)?;
+    let backlog = Backlog::default();
+    let counts = (&traffic, &backlog);
+    let transport = transport::build(&keypair, rules.clone(), registry, counts).map_err(key)?;
     let behaviour = Behaviour::new(&Settings {
         keypair: &keypair,
         network: &config.network,
@@ -116,6 +119,7 @@ pub fn start(
         outbox,
         status,
         metrics,
+        backlog,
         rules,
         network: config.network,
         role: config.role,

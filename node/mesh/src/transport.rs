@@ -12,9 +12,10 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::metrics::{BandwidthTransport, Registry};
 use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
 use socket2::{Domain, Socket, Type};
 
+use crate::backlog::Backlog;
 use crate::dial_gate::{DialGate, DialRules, NameGate};
 use crate::traffic::Traffic;
 
@@ -24,11 +25,11 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Direct = DialGate<Boxed<(PeerId, StreamMuxerBox)>>;
 
-fn direct(keypair: &Keypair, rules: DialRules) -> Result<Direct, noise::Error> {
+fn direct(keypair: &Keypair, rules: DialRules, backlog: Backlog) -> Result<Direct, noise::Error> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(keypair)?)
-        .multiplex(yamux::Config::default())
+        .multiplex_ext(move |peer, _| backlog.yamux(*peer))
         .timeout(CONNECTION_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
@@ -47,15 +48,16 @@ pub(crate) fn build(
     keypair: &Keypair,
     rules: DialRules,
     registry: &mut Registry,
-    traffic: &Traffic,
+    (traffic, backlog): (&Traffic, &Backlog),
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let named = match dns::tokio::Transport::system(direct(keypair, rules.clone())?) {
-        Ok(named) => NameGate::new(named.boxed(), rules).boxed(),
-        Err(error) => {
-            tracing::warn!(%error, "no resolver: bootstrap nodes are reached by address only");
-            direct(keypair, rules)?.boxed()
-        }
-    };
+    let named =
+        match dns::tokio::Transport::system(direct(keypair, rules.clone(), backlog.clone())?) {
+            Ok(named) => NameGate::new(named.boxed(), rules).boxed(),
+            Err(error) => {
+                tracing::warn!(%error, "no resolver: bootstrap nodes are reached by address only");
+                direct(keypair, rules, backlog.clone())?.boxed()
+            }
+        };
     let traffic = traffic.clone();
     Ok(BandwidthTransport::new(named, registry)
         .map(move |(peer, muxer), _| {

@@ -1,4 +1,4 @@
-//! `--via`: asks one node, keeps nothing, believes nothing.
+//! `--via`: asks one node or a few, keeps nothing, believes nothing.
 //!
 //! The rows of a search go through the same admission as those of a running node, in a
 //! directory that lives as long as the question; what the node says about them
@@ -33,11 +33,17 @@ const ROWS: usize = 200;
 const AT_ONCE: usize = 8;
 const PAUSE: Duration = Duration::from_millis(1100);
 
+/// After this no further page is asked for: what came by then is shown. An honest
+/// node gives some thousand rows in that time; a liar could give one row a page.
+const ENOUGH: Duration = Duration::from_secs(30);
+
 /// What one node answered.
 pub(crate) struct Found {
     pub(crate) rows: Vec<DirectoryRow>,
     /// Where the result goes on, if it does.
     pub(crate) next: Option<String>,
+    /// Whether it was left before it came to an end.
+    pub(crate) is_cut: bool,
     /// The node's network.
     pub(crate) network: NetworkName,
     /// Records that do not hold, by reason.
@@ -58,12 +64,9 @@ pub(crate) async fn discover(address: &Multiaddr, query: Query) -> Result<Found,
     let mut reading: Option<Reading> = None;
     let wanted = query.limit.unwrap_or(ROWS);
     let mut cursor = query.cursor.as_ref().map(homehost_directory::Cursor::to_bytes);
-    let mut asked = 0;
-    loop {
-        asked += 1;
-        if asked > AT_ONCE {
-            tokio::time::sleep(PAUSE).await;
-        }
+    let (mut asked, began) = (0, Instant::now());
+    let is_cut = loop {
+        pace(&mut asked).await;
         let have = reading.as_ref().map_or(0, |reading| reading.ids.len());
         let limit = wanted.saturating_sub(have).min(QUERY_ROWS_MAX);
         let ask = query.to_peer(u16::try_from(limit).unwrap_or(u16::MAX));
@@ -72,23 +75,50 @@ pub(crate) async fn discover(address: &Multiaddr, query: Query) -> Result<Found,
         let network = answered(address, &node, &response)?;
         let reading = reading.get_or_insert_with(|| Reading::new(network, is_near(address)));
         let next = response.cursor.clone();
-        let before = reading.records;
+        let before = reading.ids.len();
         let missing = reading.take(response);
         for roots in missing.chunks(RPC_CHAINS_MAX) {
+            if began.elapsed() >= ENOUGH {
+                break;
+            }
+            pace(&mut asked).await;
             let request = Request::Chains { roots: roots.to_vec() };
             let chains = node.request(request).await.map_err(unsaid)?;
             reading.take(chains);
         }
-        // A page that brings nothing or does not move on would be asked for
+        // A page that brings no server or does not move on would be asked for
         // again without end.
-        let stuck = next == cursor || reading.records == before;
+        let stuck = next == cursor || reading.ids.len() == before;
         cursor = next;
         if cursor.is_none() || stuck || reading.ids.len() >= wanted {
-            break;
+            break false;
+        }
+        if began.elapsed() >= ENOUGH {
+            break true;
+        }
+    };
+    let Some(reading) = reading else { unreachable!("the loop has run once") };
+    Ok(Found { is_cut, ..reading.found(query, cursor) })
+}
+
+/// Waits until a node answers one more question of a client.
+async fn pace(asked: &mut usize) {
+    *asked += 1;
+    if *asked > AT_ONCE {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The rows of several answers, each once, in the order of the first that has
+/// it.
+pub(crate) fn union<'a>(answers: impl Iterator<Item = &'a Found>) -> Vec<DirectoryRow> {
+    let mut rows: Vec<DirectoryRow> = Vec::new();
+    for row in answers.flat_map(|found| &found.rows) {
+        if !rows.iter().any(|known| known.id == row.id) {
+            rows.push(row.clone());
         }
     }
-    let Some(reading) = reading else { unreachable!("the loop has run once") };
-    Ok(reading.found(query, cursor))
+    rows
 }
 
 /// A root's key chain, as a node gave it.
@@ -163,7 +193,6 @@ struct Reading {
     network: NetworkName,
     on_link: bool,
     began: Instant,
-    records: usize,
     /// Servers in the order of the answer.
     ids: Vec<ServerId>,
     refused: BTreeMap<String, usize>,
@@ -176,7 +205,6 @@ impl Reading {
             network,
             on_link,
             began: Instant::now(),
-            records: 0,
             ids: Vec::new(),
             refused: BTreeMap::new(),
         }
@@ -191,7 +219,6 @@ impl Reading {
         let now = self.now();
         let mut missing = Vec::new();
         for held in response.records {
-            self.records += 1;
             let age = held.age_s.map(|seconds| Duration::from_secs(seconds.into()));
             let source = Source::Peer { on_link: self.on_link, age };
             let (admission, told) = self.directory.admit(&held.envelope, source, now);
@@ -238,6 +265,7 @@ impl Reading {
         Found {
             rows,
             next: next.map(|cursor| cursor.to_string()),
+            is_cut: false,
             network: self.network,
             refused: self.refused,
         }

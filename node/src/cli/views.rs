@@ -85,30 +85,48 @@ pub(crate) struct DiscoverArgs {
     #[arg(long)]
     watch: bool,
     /// Ask the node at this address instead of the one of this machine, and
-    /// check every row here
+    /// check every row here; with several, see what one of them leaves out
     #[arg(long, value_name = "ADDR", conflicts_with = "watch")]
-    via: Option<Multiaddr>,
+    via: Vec<Multiaddr>,
 }
 
 impl DiscoverArgs {
     /// The node to ask, if it is another than the own.
     pub(crate) fn is_via(&self) -> bool {
-        self.via.is_some()
+        !self.via.is_empty()
     }
 }
 
-/// Asks another node, without one of our own.
+/// Asks other nodes, without one of our own.
 pub(crate) async fn discover_via(args: DiscoverArgs, output: &Output) -> Result<(), Failure> {
-    let Some(address) = args.via.clone() else { return Ok(()) };
-    let query = crate::control::views::query(query_of(args))?;
-    let found = via::discover(&address, query).await?;
-    output.show(&found.rows, || directory_table(&found.rows, output));
-    for (reason, records) in &found.refused {
-        output.hint(&format!("refused {}: {reason}", count(*records, "record")));
+    let addresses = args.via.clone();
+    if addresses.len() > 1 && args.cursor.is_some() {
+        let text = "a --cursor belongs to one node: give one --via with it";
+        return Err(failure(ErrorKind::Usage, text));
     }
-    output.hint(&format!("on the network {:?}, as told by {address}", found.network.as_str()));
-    if let Some(next) = found.next {
-        output.hint(&format!("there are more: add --cursor {next}"));
+    let query = crate::control::views::query(query_of(args))?;
+    let mut answers = Vec::new();
+    for address in &addresses {
+        answers.push((address, via::discover(address, query.clone()).await?));
+    }
+    let rows = via::union(answers.iter().map(|(_, found)| found));
+    output.show(&rows, || directory_table(&rows, output));
+    for (address, found) in answers {
+        let network = found.network.as_str();
+        output.hint(&format!("on the network {network:?}, as told by {address}"));
+        for (reason, records) in &found.refused {
+            output.hint(&format!("refused {} of it: {reason}", count(*records, "record")));
+        }
+        if found.is_cut {
+            output.hint("it gave little at a time and was left: these may not be all");
+        }
+        let omitted = rows.len() - found.rows.len().min(rows.len());
+        match &found.next {
+            Some(next) => output.hint(&format!("there are more: add --cursor {next}")),
+            None if omitted > 0 => output
+                .hint(&format!("it leaves out {} that another tells of", count(omitted, "server"))),
+            None => {}
+        }
     }
     Ok(())
 }

@@ -3,9 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FieldError, check_slug, check_text};
+use super::{FieldError, WireRecord, check_slug, check_text};
 use crate::address::JoinAddress;
-use crate::cbor::cbor_map;
+use crate::cbor::{self, cbor_map};
+use crate::envelope::Envelope;
 use crate::ids::{RootId, ServerId, ServerNonce, byte_id};
 use crate::limits;
 
@@ -99,6 +100,14 @@ impl ServerListing {
     /// The id of this server, given whose it is.
     pub fn id(&self, root: &RootId) -> ServerId {
         ServerId::derive(root, &self.nonce)
+    }
+
+    /// The listing in an envelope that was validated before; nothing is checked
+    /// again.
+    pub fn of_envelope(bytes: &[u8]) -> Option<Self> {
+        let envelope = Envelope::parse(bytes).ok()?;
+        let wire: WireRecord = cbor::decode_checked(envelope.payload).ok()?;
+        cbor::decode_checked(&wire.body.0).ok()
     }
 
     /// Whether this is a tombstone.

@@ -1,9 +1,12 @@
 // What a decent peer does.
 
 import { multiaddr } from '@multiformats/multiaddr'
-import { ask, protocol } from './directory.js'
+import { createServer } from 'node:net'
+import { ask, protocol, QUERY_PROTOCOL } from './directory.js'
+import { held } from './kad.js'
 import { join, topics } from './mesh.js'
-import { hex, open, selectors, unhex, validators } from './records.js'
+import { hex, open, selectors, text, unhex, validators } from './records.js'
+import { attest } from './witness.js'
 
 const peers = new Map()
 
@@ -19,8 +22,6 @@ export function connection (name) {
   if (made == null) throw new Error(`${name} is connected to nobody`)
   return made
 }
-
-const text = (string) => new TextEncoder().encode(string)
 
 /** What a DHT query found, event by event. */
 async function query (events) {
@@ -51,6 +52,9 @@ export const commands = (say) => ({
       }))
     return { id: `${host.peerId}`, addresses: host.getMultiaddrs().map(String) }
   },
+
+  /** Where others reach a peer. */
+  address: ({ peer: name }) => `${peer(name).host.getMultiaddrs()[0]}`,
 
   async stop ({ peer: name }) {
     await peer(name).host.stop()
@@ -119,10 +123,27 @@ export const commands = (say) => ({
     return ask(connection(name), protocol(peer(name).network), question)
   },
 
+  /** As a client, who need not know the network. */
+  ask_as_client ({ peer: name, ...question }) {
+    return ask(connection(name), QUERY_PROTOCOL, question)
+  },
+
+  /** Asks for a witness of a port. */
+  attest: ({ peer: name, ...subject }) =>
+    attest(connection(name), peer(name).network, subject),
+
+  /** A TCP server that takes connections and says nothing; its port. */
+  async listen () {
+    const server = createServer((socket) => socket.on('error', () => {}).resume())
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+    return server.address().port
+  },
+
   /** Asks the same many times at once; how many were answered. */
-  async ask_many ({ peer: name, count, ...question }) {
+  async ask_many ({ peer: name, count, client = false, ...question }) {
+    const by = client ? QUERY_PROTOCOL : protocol(peer(name).network)
     const asked = await Promise.allSettled(Array.from({ length: count }, () =>
-      ask(connection(name), protocol(peer(name).network), question)))
+      ask(connection(name), by, question)))
     const answered = asked.filter(({ status }) => status === 'fulfilled').length
     return { answered, refused: count - answered }
   },
@@ -138,6 +159,9 @@ export const commands = (say) => ({
 
   closest: ({ peer: name, key }) =>
     query(peer(name).host.services.dht.getClosestPeers(unhex(key))),
+
+  /** What the other end of the connection keeps, past all checks. */
+  held: ({ peer: name, key }) => held(connection(name), peer(name).network, key),
 
   put: ({ peer: name, key, value }) =>
     query(peer(name).host.services.dht.put(text(key), unhex(value))),

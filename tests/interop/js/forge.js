@@ -4,6 +4,7 @@
 import { createHash, createPublicKey, verify } from 'node:crypto'
 import { RecordEnvelope } from '@libp2p/peer-record'
 import { ed25519, ED25519_TORSION_SUBGROUP } from '@noble/curves/ed25519.js'
+import { field, varint } from './protobuf.js'
 import { DOMAIN, open, readPayload, rootOf, unhex } from './records.js'
 
 const { Point } = ed25519
@@ -12,15 +13,6 @@ const IDENTITY = Point.ZERO.toBytes()
 /** A point of order 8. */
 const TORSION = ED25519_TORSION_SUBGROUP.map((text) => Point.fromHex(text))
   .find((point) => !point.multiplyUnsafe(4n).equals(Point.ZERO))
-
-function varint (value) {
-  const bytes = []
-  for (; value >= 0x80; value >>= 7) bytes.push(value & 0x7f | 0x80)
-  return Buffer.from([...bytes, value])
-}
-
-export const field = (number, value) =>
-  Buffer.concat([Buffer.from([number << 3 | 2]), varint(value.length), value])
 
 const signingInput = (...parts) =>
   Buffer.concat(parts.flatMap((part) => [varint(part.length), Buffer.from(part)]))

@@ -5,10 +5,14 @@ import { randomBytes } from 'node:crypto'
 import { connect, createServer } from 'node:net'
 import { RPC } from '@libp2p/gossipsub/message'
 import { connection, peer } from './commands.js'
-import { frame, request } from './directory.js'
+import { exchange, frame, protocol, QUERY_PROTOCOL, request } from './directory.js'
 import { forge } from './forge.js'
+import { put } from './kad.js'
+import { answerClients, claimRecords } from './liar.js'
 import { messageId } from './mesh.js'
+import { lengthPrefixed, whole } from './protobuf.js'
 import { unhex } from './records.js'
+import * as witness from './witness.js'
 
 const MESHSUB = '/meshsub/1.2.0'
 const NOTHING = { ihave: [], iwant: [], graft: [], prune: [], idontwant: [] }
@@ -18,15 +22,6 @@ const held = []
 function socketOf (address) {
   const [, , host, , port] = address.split('/')
   return { host, port: Number(port) }
-}
-
-const lengthPrefixed = (bytes) => {
-  const prefix = []
-  for (let left = bytes.length; ; left >>= 7) {
-    if (left < 0x80) { prefix.push(left); break }
-    prefix.push(left & 0x7f | 0x80)
-  }
-  return Buffer.concat([Buffer.from(prefix), bytes])
 }
 
 /** Opens streams of a protocol, a few at a time, until the node closes. */
@@ -86,11 +81,10 @@ async function * frames (stream) {
   for await (const part of stream) {
     left = Buffer.concat([left, part.subarray()])
     for (;;) {
-      const end = left.findIndex((byte) => byte < 0x80) + 1
-      const length = left.subarray(0, end).reduceRight((sum, byte) => sum * 128 + (byte & 0x7f), 0)
-      if (end === 0 || left.length < end + length) break
-      yield left.subarray(end, end + length)
-      left = left.subarray(end + length)
+      const [frame, rest] = whole(left)
+      if (frame == null) break
+      yield frame
+      left = rest
     }
   }
 }
@@ -148,6 +142,34 @@ export const hostile = (say) => ({
       if (data !== '') stream.send(unhex(data))
       held.push(stream)
     }),
+
+  /** Puts into the DHT, a few at a time and unchecked; how many were answered. */
+  async put_raw ({ peer: name, puts }) {
+    const { network } = peer(name)
+    let answered = 0
+    for (let at = 0; at < puts.length && connection(name).status === 'open'; at += 50) {
+      const done = await Promise.allSettled(puts.slice(at, at + 50)
+        .map((one) => put(connection(name), network, one)))
+      answered += done.filter(({ value }) => value === true).length
+    }
+    return { answered, connected: connection(name).status === 'open' }
+  },
+
+  /** Asks by the name for peers, that for clients, or that for witnesses, in any bytes. */
+  async ask_raw ({ peer: name, door, data }) {
+    const names = { peers: protocol, clients: () => QUERY_PROTOCOL, witnesses: witness.protocol }
+    const bytes = await exchange(connection(name), names[door](peer(name).network), unhex(data))
+    return bytes.length
+  },
+
+  answer_clients: ({ peer: name, answers }) => answerClients(peer(name), answers),
+  claim_records: ({ peer: name, count }) => claimRecords(peer(name), count),
+
+  /** How often a liar was asked. */
+  was_asked ({ peer: name }) {
+    const { asked, claims, withheld } = peer(name)
+    return { asked, claims, withheld }
+  },
 
   /** Random bytes on a protocol, behind a length or not, ended or not. */
   garbage: ({ peer: name, protocol: of, count, bytes, framed, ended }) =>
@@ -271,14 +293,35 @@ export const hostile = (say) => ({
   stall: () => slow.stall(),
   flow: () => slow.flow(),
 
-  /** Asks on all streams that are held, and reads no answer. */
-  ask_on_held (question) {
-    for (const stream of held) {
-      stream.pause()
-      stream.send(frame(request(question)))
-      stream.close().catch(() => {})
+  /**
+   * Asks by each of these peers and reads nothing, not even whether the protocol is
+   * spoken: as fast as its budget allows, for some seconds.
+   */
+  async ask_unread ({ peers, seconds, ...question }) {
+    const line = (text) => lengthPrefixed(Buffer.from(`${text}\n`))
+    const done = { sent: 0, failed: 0 }
+    const one = async (name) => {
+      try {
+        // js-libp2p would wait for the answer to each line.
+        const stream = await connection(name).muxer.createStream({})
+        held.push(stream)
+        stream.pause()
+        stream.send(Buffer.concat([
+          line('/multistream/1.0.0'), line(protocol(peer(name).network)), frame(request(question))
+        ]))
+        stream.close().catch(() => {})
+        done.sent += 1
+      } catch {
+        done.failed += 1
+      }
     }
-    return held.length
+    const all = (count) => Promise.all(peers.flatMap((name) =>
+      Array.from({ length: count }, () => one(name))))
+    await all(18)
+    for (let half = 0; half < 2 * seconds; half += 1) {
+      await Promise.all([all(1), new Promise((resolve) => setTimeout(resolve, 500))])
+    }
+    return done
   },
 
   release () {

@@ -14,6 +14,7 @@ export const DOMAIN = 'homehost-rec/1'
 /** CBOR maps of HomeHost have numbers for keys. */
 export const fromCbor = (bytes) => decode(bytes, { useMaps: true, strict: true })
 
+export const text = (string) => new TextEncoder().encode(string)
 export const hex = (bytes) => Buffer.from(bytes.subarray()).toString('hex')
 export const unhex = (text) => Uint8Array.from(Buffer.from(text, 'hex'))
 
@@ -27,7 +28,7 @@ export function base32 (bytes) {
 }
 
 export const derive = (context, bytes) =>
-  blake3(bytes, { context: new TextEncoder().encode(context) })
+  blake3(bytes, { context: text(context) })
 
 /** The root that is born with a key and the digest of the next one. */
 export const rootOf = (key, next) => derive('homehost root 1',

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that continuous integration runs, in order,
-//! after installing what is missing or saying what to install.
+//! after installing what is missing or saying what to install. `cargo xtask
+//! prove`: the long forms and measurements, which say something on a quiet
+//! machine only.
 //!
 //! It has no dependencies, so that it is there before anything is fetched.
 
@@ -11,55 +13,68 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use run::Failed;
-use steps::STEPS;
+use steps::{PROOFS, STEPS, Step};
 
-const HELP: &str = "\
-cargo xtask test                 everything, in this order; stops at the first failure
-cargo xtask test --only STEP     one step; may be repeated
-steps:";
+/// What can be done, with its steps.
+const VERBS: [(&str, &str, &[Step]); 2] = [
+    ("test", "everything that continuous integration runs", STEPS),
+    ("prove", "what takes minutes, and the figures", PROOFS),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    let wanted_help = args.iter().any(|arg| matches!(arg.as_str(), "help" | "--help"));
     match selection(&args) {
-        Ok(only) => test(&only),
-        Err(problem) => {
-            let wanted_help = matches!(args.first().map(String::as_str), Some("help" | "--help"));
-            if !wanted_help {
-                eprintln!("error: {problem}\n");
-            }
-            println!("{HELP}");
-            for step in STEPS {
-                println!("  {:8} {}", step.name, step.about);
-            }
-            if wanted_help { ExitCode::SUCCESS } else { ExitCode::from(2) }
+        Ok((verb, steps, only)) if !wanted_help => run_all(verb, steps, &only),
+        Err(problem) if !wanted_help => {
+            eprintln!("error: {problem}\n");
+            help();
+            ExitCode::from(2)
+        }
+        _ => {
+            help();
+            ExitCode::SUCCESS
         }
     }
 }
 
-/// The steps that were named; none means all.
-fn selection(args: &[String]) -> Result<Vec<&str>, String> {
-    let mut args = args.iter().map(String::as_str);
-    if args.next() != Some("test") {
-        return Err("say what to do".into());
+fn help() {
+    for (verb, about, steps) in VERBS {
+        println!("cargo xtask {verb}: {about}; stops at the first failure");
+        println!("cargo xtask {verb} --only STEP: one step; may be repeated");
+        for step in steps {
+            println!("  {:8} {}", step.name, step.about);
+        }
     }
+}
+
+type Selection<'a> = (&'static str, &'static [Step], Vec<&'a str>);
+
+/// The verb and the steps that were named; none means all.
+fn selection(args: &[String]) -> Result<Selection<'_>, String> {
+    let mut args = args.iter().map(String::as_str);
+    let verb = args.next().unwrap_or_default();
+    let Some((verb, _, steps)) = VERBS.into_iter().find(|(name, ..)| *name == verb) else {
+        return Err("say what to do".into());
+    };
     let mut only = Vec::new();
     while let Some(arg) = args.next() {
         let name = match arg {
             "--only" => args.next().ok_or("--only needs a step")?,
             _ => return Err(format!("{arg:?} is not known")),
         };
-        if STEPS.iter().all(|step| step.name != name) {
+        if steps.iter().all(|step| step.name != name) {
             return Err(format!("there is no step {name:?}"));
         }
         only.push(name);
     }
-    Ok(only)
+    Ok((verb, steps, only))
 }
 
-fn test(only: &[&str]) -> ExitCode {
+fn run_all(verb: &str, steps: &[Step], only: &[&str]) -> ExitCode {
     let mut done: Vec<(&str, Duration)> = Vec::new();
     let mut failed = None;
-    for step in STEPS {
+    for step in steps {
         if !only.is_empty() && !only.contains(&step.name) {
             continue;
         }
@@ -82,7 +97,7 @@ fn test(only: &[&str]) -> ExitCode {
     match failed {
         None => ExitCode::SUCCESS,
         Some((name, why)) => {
-            eprintln!("\nerror: {name}: {why}\nagain: cargo xtask test --only {name}");
+            eprintln!("\nerror: {name}: {why}\nagain: cargo xtask {verb} --only {name}");
             ExitCode::FAILURE
         }
     }
@@ -96,11 +111,12 @@ mod tests {
     fn steps_are_selected_by_name_and_others_refused() {
         let select = |line: &str| {
             let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            selection(&args).map(|only| only.join(" "))
+            selection(&args).map(|(verb, _, only)| format!("{verb} {}", only.join(" ")))
         };
-        assert_eq!(select("test").as_deref(), Ok(""));
-        assert_eq!(select("test --only fmt --only doc").as_deref(), Ok("fmt doc"));
-        for line in ["", "fly", "test fmt", "test --only", "test --only fly"] {
+        assert_eq!(select("test").as_deref(), Ok("test "));
+        assert_eq!(select("test --only fmt --only doc").as_deref(), Ok("test fmt doc"));
+        assert_eq!(select("prove --only mesh").as_deref(), Ok("prove mesh"));
+        for line in ["", "fly", "test fmt", "test --only", "test --only fly", "prove --only fmt"] {
             assert!(select(line).is_err(), "{line}");
         }
     }

@@ -4,7 +4,7 @@
 use crate::run::{Done, cargo, fail, is_root, run};
 use crate::setup;
 
-/// A step of `cargo xtask test`.
+/// A step of `cargo xtask test` or `cargo xtask prove`.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
@@ -22,6 +22,14 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "machine", about: "full and read-only disks", run: machine },
     Step { name: "windows", about: "everything compiles for Windows", run: windows },
     Step { name: "doc", about: "the documentation builds", run: doc },
+];
+
+/// All of `cargo xtask prove`, on release builds; nothing of it is installed or
+/// written.
+pub(crate) const PROOFS: &[Step] = &[
+    Step { name: "core", about: "admission, search and reconciliation by themselves", run: core },
+    Step { name: "mesh", about: "20 nodes in 20 processes: joins, gossip, lookups", run: mesh },
+    Step { name: "flood", about: "one node among liars: 50,000 listings and worse", run: flood },
 ];
 
 /// The target on which the Windows build is checked.
@@ -75,4 +83,21 @@ fn doc() -> Done {
     let mut command = cargo("doc --workspace --no-deps --document-private-items");
     // Whoever reads these pages works on the code; private items are among them.
     run(command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
+}
+
+fn core() -> Done {
+    run(&mut cargo("bench --workspace --bench directory"))
+}
+
+fn mesh() -> Done {
+    prove("mesh::")
+}
+
+fn flood() -> Done {
+    prove("flood::")
+}
+
+fn prove(what: &str) -> Done {
+    let mut command = cargo("test --workspace --release --test prove --");
+    run(command.args([what, "--ignored", "--nocapture", "--test-threads", "1"]))
 }

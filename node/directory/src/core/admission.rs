@@ -1,22 +1,21 @@
 //! The one way in: validated, in order, wanted.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use homehost_protocol::limits::{AHEAD_MAX, REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
 use homehost_protocol::record::Header;
-use homehost_protocol::validate::{IgnoreReason, claimed_root};
+use homehost_protocol::validate::{IgnoreReason, claimed_root, validate_unless};
 use homehost_protocol::{
     NetworkName, NodeId, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing,
-    Validated, Verdict, validate,
+    UnixMillis, Validated, Verdict, validate,
 };
 
 use super::crowd::{Place, STRANGE_TOMBSTONES_MAX};
 use super::liveness::stale_after;
 use super::pace::{Bucket, Buckets, Pace};
 use super::reach::HeldReach;
-use super::row::{self, HostPresence, KeyKind, Row, Stored};
+use super::row::{self, Came, HostPresence, KeyKind, Row, Stored};
 use super::{Device, Directory, Held, Moment, Output, RootRows};
 
 /// How a record came here.
@@ -214,15 +213,19 @@ impl Directory {
     /// Takes in one envelope, or says why not.
     pub fn admit(&mut self, bytes: &[u8], source: Source, now: Moment) -> (Admission, Vec<Output>) {
         let id = RecId::of(bytes);
-        if self.ids.contains_key(&id) {
+        if self.holds(&id) {
             return self.confirm(id, source, bytes, now);
         }
         let mut outputs = Vec::new();
-        let result = match validate(bytes, &self.network, &self.chains, now.wall) {
+        // Replays are many and cheap to send; a signature is dear to check.
+        let is_old = |header: &Header, record: &Record| self.is_old(header, record, source);
+        let verdict = validate_unless(bytes, &self.network, &self.chains, now.wall, &is_old);
+        let result = match verdict {
             Verdict::Accept(validated) => {
                 self.admit_validated(bytes, *validated, source, now, &mut outputs)
             }
             Verdict::Reject(reason) => Err(Refusal::Invalid(reason.to_string())),
+            Verdict::Ignore(IgnoreReason::Old) => Err(Refusal::Old),
             Verdict::Ignore(reason) => Err(Refusal::Ignored(reason)),
             Verdict::NeedChain(root) => {
                 self.pen.add(root, bytes, source, now);
@@ -246,6 +249,29 @@ impl Directory {
         (admission, outputs)
     }
 
+    /// Whether a record is behind the one that stands, by what it says of itself.
+    ///
+    /// Nobody is blamed for such a record, so a forger who makes up old ones goes
+    /// unblamed. That wins nothing: the same refusal can be had with a true old
+    /// record, nothing of it is kept or passed on, and it costs no signature.
+    fn is_old(&self, header: &Header, record: &Record, source: Source) -> bool {
+        let stands = match record {
+            Record::ServerListing(listing) if self.check_scope(listing, source).is_ok() => {
+                self.rows.get(&listing.id(&header.root)).map(|row| row.header.order())
+            }
+            Record::Presence(_) => {
+                self.presences.get(&(header.root, header.dev)).map(|presence| presence.order)
+            }
+            Record::ReachAttest(reach) => {
+                let id = reach.id(&header.root);
+                let stray = || self.strays.get(&id).map(|(_, held)| held);
+                self.reach.get(&id).or_else(stray).map(|held| held.header.order())
+            }
+            _ => None,
+        };
+        stands.is_some_and(|order| header.order() < order)
+    }
+
     /// A record that is held has come again: no signature is checked twice.
     fn confirm(
         &mut self,
@@ -257,15 +283,14 @@ impl Directory {
         let mut outputs = Vec::new();
         // A peer that heard of a row that we have from disk confirms it.
         if source != Source::Gossip
-            && let Some(Held::Row(server)) = self.ids.get(&id).copied()
+            && let Some(server) = self.rows.of_record(&id).map(|row| row.id)
             && let Some(row) = self.rows.get_mut(&server)
-            && row.heard.is_none()
-            && row.envelope == bytes
+            && row.heard().is_none()
+            && *row.envelope == *bytes
+            && let Some(heard) = heard_at(source, row.header.issued, now)
         {
-            row.heard = heard_at(source, &row.header, now);
-            if row.heard.is_some() {
-                outputs.push(Output::Changed(server));
-            }
+            row.confirm(heard);
+            outputs.push(Output::Changed(server));
         }
         self.count(Refusal::Known.label());
         (Admission::Refused(Refusal::Known), outputs)
@@ -349,23 +374,17 @@ impl Directory {
         }
         // A row whose host was silent is stale from the beginning.
         let silent = if stored.stale { stale_after(REPLICA_ROWS_MAX) } else { Duration::ZERO };
-        self.put_row(Row {
-            id,
-            rec_id: validated.id,
-            retain_until: validated.header.expires(),
-            text: row::search_text(&listing),
-            header: validated.header,
-            listing,
-            envelope: stored.envelope.to_vec(),
+        let came = Came {
             first_seen: stored.first_seen,
             heard: None,
             seen: stored.seen,
             loaded: now.mono.saturating_sub(silent),
+            retain_until: validated.header.expires(),
             stored_stale: stored.stale,
-            was_here: false,
-            place: None,
             pace: Bucket::full(LISTING_PACE, now.mono),
-        });
+        };
+        let named = (validated.id, &validated.header);
+        self.put_row(Row::new(named, &listing, stored.envelope, came), &listing);
         Loaded::Row
     }
 
@@ -406,7 +425,7 @@ impl Directory {
         let header = validated.header;
         let id = listing.id(&header.root);
         self.check_scope(&listing, source)?;
-        let heard = heard_at(source, &header, now);
+        let heard = heard_at(source, header.issued, now);
         let mut first_seen = now.wall;
         let mut retain_until = header.expires().min(now.wall.plus(header.ttl));
         let mut pace = Bucket::full(LISTING_PACE, now.mono);
@@ -416,16 +435,15 @@ impl Directory {
             standing((row.header.order(), row.rec_id), (header.order(), validated.id))?;
             // Who only switches a server on and off is slowed down when it is
             // switched on.
-            let ends = listing.is_withdrawn() && !row.listing.is_withdrawn();
+            let ends = listing.is_withdrawn() && !row.withdrawn;
             if !row.pace.take(LISTING_PACE, now.mono) && !own && !ends {
                 return Err(Refusal::Pace);
             }
             pace = row.pace;
             first_seen = row.first_seen;
             let moves = !listing.is_withdrawn()
-                && (row.listing.is_withdrawn()
-                    || row.listing.addresses.first().map(|a| a.socket.ip())
-                        != listing.addresses.first().map(|a| a.socket.ip()));
+                && (row.withdrawn
+                    || row.ips().next() != listing.addresses.first().map(|a| a.socket.ip()));
             if listing.is_withdrawn() {
                 // The version that it takes back may live longer than the
                 // tombstone itself, if the host's clock went backwards.
@@ -444,23 +462,16 @@ impl Directory {
             outputs.push(Output::Learned(id));
         }
         outputs.push(Output::Changed(id));
-        self.put_row(Row {
-            id,
-            rec_id: validated.id,
-            header,
-            text: row::search_text(&listing),
-            listing,
-            envelope: bytes.to_vec(),
+        let came = Came {
             first_seen,
             heard,
             seen: now.wall,
             loaded: now.mono,
             retain_until,
             stored_stale: false,
-            was_here: false,
-            place: None,
             pace,
-        });
+        };
+        self.put_row(Row::new((validated.id, &header), &listing, bytes, came), &listing);
         self.recount_row(&id, now);
         if let Some((_, held)) = self.strays.remove(&id) {
             let stored = Stored::new(&held.envelope, now.wall);
@@ -499,10 +510,8 @@ impl Directory {
         if !missing.is_empty() {
             outputs.push(Output::Fetch(missing));
         }
-        if let Some(rows) = self.roots.get(&device.0) {
-            outputs.extend(rows.ids.iter().map(|id| Output::Changed(*id)));
-        }
-        let heard = heard_at(source, &validated.header, now).unwrap_or_default();
+        outputs.extend(self.ids_of(&device.0).into_iter().map(Output::Changed));
+        let heard = heard_at(source, validated.header.issued, now).unwrap_or_default();
         let envelope = bytes.to_vec();
         let rec_id = validated.id;
         let issued = validated.header.issued;
@@ -510,18 +519,15 @@ impl Directory {
         self.ids.insert(rec_id, Held::Presence(device));
         self.devices.insert(device);
         self.presences.insert(device, presence);
+        self.spread_presence(&device);
         Ok(())
     }
 
     /// The servers of a presence whose live listing is not here.
     fn missing(&self, root: &RootId, presence: &Presence) -> Vec<ServerId> {
-        let known = self.roots.get(root);
-        presence
-            .servers
-            .iter()
-            .map(|server| server.id)
-            .filter(|id| !known.is_some_and(|rows| rows.ids.contains(id)))
-            .collect()
+        let is_known =
+            |id: &ServerId| self.rows.get(id).is_some_and(|row| row.header.root == *root);
+        presence.servers.iter().map(|server| server.id).filter(|id| !is_known(id)).collect()
     }
 
     fn check_scope(&self, listing: &ServerListing, source: Source) -> Result<(), Refusal> {
@@ -548,7 +554,7 @@ impl Directory {
             // A device a row is the most that honest hosts need, and one more
             // that runs nothing at the moment.
             let devices = (device.0, 0)..=(device.0, u8::MAX);
-            let quota = self.devices.range(devices).count() > rows.ids.len();
+            let quota = self.devices.range(devices).count() > rows.slots.len();
             let full = self.presences.len() >= REPLICA_ROWS_MAX + STRANGERS_MAX;
             return match (quota, full) {
                 (true, _) => Err(Refusal::RootQuota),
@@ -580,7 +586,7 @@ impl Directory {
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         let rows = self.roots.get(root);
-        if rows.is_some_and(|rows| rows.ids.len() >= ROWS_PER_ROOT_MAX) {
+        if rows.is_some_and(|rows| rows.slots.len() >= ROWS_PER_ROOT_MAX) {
             return Err(Refusal::RootQuota);
         }
         if listing.is_withdrawn() {
@@ -599,17 +605,18 @@ impl Directory {
         now: Moment,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
-        let Some(row) = self.rows.get_mut(id) else { return Ok(()) };
+        let Some(slot) = self.rows.slot(id) else { return Ok(()) };
+        let Some(row) = self.rows.at_mut(slot) else { return Ok(()) };
         let root = row.header.root;
         let place = row.place.take();
         if let Some(place) = &place {
-            self.crowd.remove(*id, place);
+            self.crowd.remove(id, slot, place);
         }
         let way = self.make_way(id, &root, listing, now, outputs);
         if way.is_err()
-            && let (Some(place), Some(row)) = (place, self.rows.get_mut(id))
+            && let (Some(place), Some(row)) = (place, self.rows.at_mut(slot))
         {
-            self.crowd.add(*id, &place);
+            self.crowd.add(id, slot, &place);
             row.place = Some(place);
         }
         way
@@ -629,34 +636,63 @@ impl Directory {
         let root_seen = self.roots.get(root).map_or(now.wall, |rows| rows.first_seen);
         let proved = self.stray_proof(id, listing, now) > 0;
         for evicted in self.crowd.make_way(&Place::of(listing, root_seen, proved))? {
+            let Some(evicted) = self.rows.at(evicted).map(|row| row.id) else { continue };
             self.count("evicted");
             self.forget_row(&evicted, outputs);
         }
         Ok(())
     }
 
-    fn put_row(&mut self, mut row: Row) {
+    fn put_row(&mut self, mut row: Row, listing: &ServerListing) {
         let before = self.drop_row(&row.id);
         let strange = before.as_ref().is_none_or(Row::is_strange);
         let place = before.as_ref().and_then(|row| row.place.as_ref());
         let proved = place.is_some_and(|place| place.proved);
-        let rows = self
-            .roots
-            .entry(row.header.root)
-            .or_insert_with(|| RootRows { ids: BTreeSet::new(), first_seen: row.first_seen });
-        rows.first_seen = rows.first_seen.min(row.first_seen);
-        rows.ids.insert(row.id);
-        if row.listing.is_withdrawn() {
-            row.was_here = !strange;
-        } else {
-            let place = Place::of(&row.listing, rows.first_seen, proved);
-            self.crowd.add(row.id, &place);
-            row.place = Some(place);
-        }
-        self.live_listings += usize::from(!row.listing.is_withdrawn());
+        let (id, root) = (row.id, row.header.root);
+        let root_seen = self.roots.get(&root).map_or(row.first_seen, |rows| rows.first_seen);
+        row.root_seen = root_seen.min(row.first_seen);
+        let presence = self.presences.get(&row.header.device());
+        row.presence = presence.map(|presence| presence.spoken(&id));
+        let place = (!row.withdrawn).then(|| Place::of(listing, row.root_seen, proved));
+        row.was_here = row.withdrawn && !strange;
+        row.place.clone_from(&place);
+        self.live_listings += usize::from(!row.withdrawn);
         self.strange_tombstones += usize::from(row.is_strange());
-        self.ids.insert(row.rec_id, Held::Row(row.id));
-        self.rows.insert(row.id, row);
+        let root_seen = row.root_seen;
+        let slot = self.rows.insert(row);
+        if let Some(place) = &place {
+            self.crowd.add(&id, slot, place);
+        }
+        let rows = self.roots.entry(root).or_insert_with(|| RootRows::new(root_seen));
+        for slot in rows.add(slot, root_seen) {
+            if let Some(row) = self.rows.at_mut(slot) {
+                row.root_seen = root_seen;
+            }
+        }
+    }
+
+    /// Tells the rows of a device what its presence says, or that it has none.
+    pub(super) fn spread_presence(&mut self, device: &Device) {
+        let Some(rows) = self.roots.get(&device.0) else { return };
+        let presence = self.presences.get(device);
+        for slot in &rows.slots {
+            if let Some(row) = self.rows.at_mut(*slot).filter(|row| row.header.dev == device.1) {
+                row.presence = presence.map(|presence| presence.spoken(&row.id));
+            }
+        }
+    }
+
+    /// The servers of a root that have a row, in order.
+    pub(super) fn ids_of(&self, root: &RootId) -> Vec<ServerId> {
+        let slots = self.roots.get(root).into_iter().flat_map(|rows| &rows.slots);
+        let mut ids: Vec<_> = slots.filter_map(|at| self.rows.at(*at)).map(|row| row.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Whether this record is here.
+    pub(super) fn holds(&self, id: &RecId) -> bool {
+        self.rows.of_record(id).is_some() || self.ids.contains_key(id)
     }
 }
 
@@ -714,9 +750,9 @@ pub(super) fn standing(
 /// When the network last vouched for a record. A peer's word on its age counts
 /// only as far as the record's own date allows: a liar could otherwise keep a
 /// dead host alive.
-pub(super) fn heard_at(source: Source, header: &Header, now: Moment) -> Option<Duration> {
+pub(super) fn heard_at(source: Source, issued: UnixMillis, now: Moment) -> Option<Duration> {
     let age = match source {
-        Source::Peer { age, .. } => age?.max(now.wall.since(header.issued.plus(AHEAD_MAX))),
+        Source::Peer { age, .. } => age?.max(now.wall.since(issued.plus(AHEAD_MAX))),
         Source::Gossip | Source::Own => Duration::ZERO,
     };
     Some(now.mono.saturating_sub(age))

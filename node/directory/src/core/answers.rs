@@ -76,7 +76,7 @@ impl<'a> Page<'a> {
         if let Some(reach) = self.directory.reach.get(id) {
             records.push(self.held(&reach.envelope, reach.heard));
         }
-        records.push(self.held(&row.envelope, row.heard));
+        records.push(self.held(&row.envelope, row.heard()));
         if !self.hosts.contains(&device)
             && let Some(presence) = self.directory.presences.get(&device)
         {
@@ -97,15 +97,15 @@ impl<'a> Page<'a> {
 
     fn take_record(&mut self, id: &RecId) -> bool {
         let directory = self.directory;
+        if let Some(row) = directory.rows.of_record(id) {
+            return !self.given.insert(*id)
+                || !self.may_have(row)
+                || self.add(vec![self.held(&row.envelope, row.heard())]);
+        }
         let Some(held) = directory.ids.get(id).filter(|_| self.given.insert(*id)) else {
             return true;
         };
         let record = match held {
-            Held::Row(server) => directory
-                .rows
-                .get(server)
-                .filter(|row| self.may_have(row))
-                .map(|row| self.held(&row.envelope, row.heard)),
             Held::Reach(server) => directory
                 .reach
                 .get(server)
@@ -117,7 +117,7 @@ impl<'a> Page<'a> {
             }
             Held::Chain(root, slot) => {
                 let mut chains = directory.chains.records(root);
-                chains.nth(*slot).map(|chain| self.held(&chain.envelope, chain.heard))
+                chains.nth(usize::from(*slot)).map(|chain| self.held(&chain.envelope, chain.heard))
             }
         };
         record.is_none_or(|record| self.add(vec![record]))
@@ -168,9 +168,8 @@ impl Directory {
         let rank = |id: &RecId| match self.ids.get(id) {
             Some(Held::Chain(..)) => 0,
             Some(Held::Reach(_)) => 1,
-            Some(Held::Row(_)) => 2,
             Some(Held::Presence(_)) => 3,
-            None => 4,
+            None => 2,
         };
         let mut ids = ids.to_vec();
         ids.sort_by_key(rank);
@@ -217,7 +216,7 @@ impl Directory {
     /// Whether a root has a row that everyone may have, or none.
     fn speaks_to_everyone(&self, root: &RootId) -> bool {
         self.roots.get(root).is_none_or(|rows| {
-            rows.ids.iter().any(|id| self.rows.get(id).is_some_and(|r| self.is_for_everyone(r)))
+            rows.slots.iter().any(|at| self.rows.at(*at).is_some_and(|r| self.is_for_everyone(r)))
         })
     }
 
@@ -226,6 +225,6 @@ impl Directory {
     pub fn wanted(&mut self, ids: Vec<RecId>, now: Moment) -> Vec<RecId> {
         let unwanted = &self.unwanted;
         let is_unwanted = |id: &RecId| unwanted.get(id).is_some_and(|until| *until > now.mono);
-        ids.into_iter().filter(|id| !self.ids.contains_key(id) && !is_unwanted(id)).collect()
+        ids.into_iter().filter(|id| !self.holds(id) && !is_unwanted(id)).collect()
     }
 }

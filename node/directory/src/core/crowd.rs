@@ -12,6 +12,7 @@ use homehost_protocol::limits::REPLICA_ROWS_MAX;
 use homehost_protocol::{Scope, ServerId, ServerListing, UnixMillis};
 
 use super::Refusal;
+use super::rows::Slot;
 
 /// Rows that nobody proved, of all: a quarter.
 pub(super) const UNPROVED_MAX: usize = REPLICA_ROWS_MAX / 4;
@@ -61,7 +62,7 @@ pub(super) struct Place {
     pub(super) proved: bool,
     /// When its root was first seen.
     pub(super) root_seen: UnixMillis,
-    ip: Option<IpAddr>,
+    pub(super) ip: Option<IpAddr>,
 }
 
 impl Place {
@@ -75,67 +76,100 @@ impl Place {
     }
 }
 
-/// A row in order of age of its root, the youngest last.
-type Seat = (UnixMillis, ServerId);
+/// A row in order of age of its root, the youngest last; then by the first bytes
+/// of its id, which stand for all of them. The date is big endian, which keeps
+/// its order without room between the fields.
+type Seat = ([u8; 8], [u8; 8], Slot);
+
+fn seat(id: &ServerId, slot: Slot, place: &Place) -> Seat {
+    let first = id.0.first_chunk().copied().unwrap_or_default();
+    (place.root_seen.0.to_be_bytes(), first, slot)
+}
+
+const FIRST: Seat = ([0; 8], [0; 8], Slot::FIRST);
+const LAST: Seat = ([u8::MAX; 8], [u8::MAX; 8], Slot::LAST);
 
 /// Proved or unproved rows.
+///
+/// Nearly every honest block has one row, so nothing is set aside for a block.
 #[derive(Debug, Default)]
 struct Rows {
     seats: BTreeSet<Seat>,
-    blocks: BTreeMap<Block, BTreeMap<Seat, IpAddr>>,
-    /// Blocks by the number of their rows.
-    sizes: BTreeSet<(usize, Block)>,
+    blocks: BTreeMap<(Block, Seat), IpAddr>,
+    /// How many rows a block has, if it has several.
+    counts: BTreeMap<Block, u32>,
+    /// Those blocks by the number of their rows.
+    sizes: BTreeSet<(u32, Block)>,
 }
 
 impl Rows {
-    fn add(&mut self, id: ServerId, place: &Place) {
-        let seat = (place.root_seen, id);
+    fn add(&mut self, seat: Seat, place: &Place) {
         self.seats.insert(seat);
         if let (Some(block), Some(ip)) = (place.block(), place.ip) {
-            self.resize(block, |rows| {
-                rows.insert(seat, ip);
-            });
+            let before = self.count(block);
+            self.blocks.insert((block, seat), ip);
+            self.resize(block, before, before + 1);
         }
     }
 
-    fn remove(&mut self, id: ServerId, place: &Place) {
-        let seat = (place.root_seen, id);
+    fn remove(&mut self, seat: Seat, place: &Place) {
         self.seats.remove(&seat);
         if let Some(block) = place.block() {
-            self.resize(block, |rows| {
-                rows.remove(&seat);
-            });
+            let before = self.count(block);
+            if self.blocks.remove(&(block, seat)).is_some() {
+                self.resize(block, before, before - 1);
+            }
         }
     }
 
-    fn resize(&mut self, block: Block, change: impl FnOnce(&mut BTreeMap<Seat, IpAddr>)) {
-        let rows = self.blocks.entry(block).or_default();
-        self.sizes.remove(&(rows.len(), block));
-        change(rows);
-        if rows.is_empty() {
-            self.blocks.remove(&block);
+    fn resize(&mut self, block: Block, before: u32, after: u32) {
+        self.sizes.remove(&(before, block));
+        if after > 1 {
+            self.counts.insert(block, after);
+            self.sizes.insert((after, block));
         } else {
-            self.sizes.insert((rows.len(), block));
+            self.counts.remove(&block);
         }
+    }
+
+    fn count(&self, block: Block) -> u32 {
+        let several = self.counts.get(&block).copied();
+        several.unwrap_or_else(|| u32::from(self.of_block(block).next().is_some()))
+    }
+
+    /// The rows of a block, the youngest last.
+    fn of_block(&self, block: Block) -> impl DoubleEndedIterator<Item = (&Seat, &IpAddr)> {
+        let rows = self.blocks.range((block, FIRST)..=(block, LAST));
+        rows.map(|((_, seat), ip)| (seat, ip))
     }
 
     /// The youngest row of the block, of one address or of all, with how many
     /// there are.
-    fn youngest_of(&self, block: Block, ip: Option<IpAddr>) -> (usize, Option<ServerId>) {
-        let Some(rows) = self.blocks.get(&block) else { return (0, None) };
-        let of = |at: &&IpAddr| ip.is_none_or(|ip| **at == ip);
-        let count = rows.values().filter(of).count();
-        let youngest = rows.iter().rev().find(|(_, at)| of(at)).map(|((_, id), _)| *id);
+    fn youngest_of(&self, block: Block, ip: Option<IpAddr>) -> (usize, Option<Seat>) {
+        let of = |(_, at): &(&Seat, &IpAddr)| ip.is_none_or(|ip| **at == ip);
+        let count = match ip {
+            Some(_) => self.of_block(block).filter(of).count(),
+            None => self.count(block) as usize,
+        };
+        let youngest = self.of_block(block).rev().find(of).map(|(seat, _)| *seat);
         (count, youngest)
     }
 
     /// The youngest row of the most crowded block, if it is more crowded than
     /// `block` would be.
-    fn of_crowd(&self, block: Option<Block>) -> Option<ServerId> {
+    fn of_crowd(&self, block: Option<Block>) -> Option<Slot> {
         let (count, crowded) = self.sizes.last().copied()?;
-        let own = block.map_or(0, |block| self.blocks.get(&block).map_or(0, BTreeMap::len));
-        (count > own + 1).then(|| self.youngest_of(crowded, None).1)?
+        let own = block.map_or(0, |block| self.count(block));
+        (count > own + 1).then(|| self.youngest_of(crowded, None).1.map(slot_of))?
     }
+}
+
+fn seen_of((seen, ..): &Seat) -> UnixMillis {
+    UnixMillis(u64::from_be_bytes(*seen))
+}
+
+fn slot_of((_, _, slot): Seat) -> Slot {
+    slot
 }
 
 /// All rows but tombstones, by place.
@@ -150,12 +184,12 @@ impl Crowd {
         if proved { &mut self.proved } else { &mut self.unproved }
     }
 
-    pub(super) fn add(&mut self, id: ServerId, place: &Place) {
-        self.rows(place.proved).add(id, place);
+    pub(super) fn add(&mut self, id: &ServerId, slot: Slot, place: &Place) {
+        self.rows(place.proved).add(seat(id, slot, place), place);
     }
 
-    pub(super) fn remove(&mut self, id: ServerId, place: &Place) {
-        self.rows(place.proved).remove(id, place);
+    pub(super) fn remove(&mut self, id: &ServerId, slot: Slot, place: &Place) {
+        self.rows(place.proved).remove(seat(id, slot, place), place);
     }
 
     pub(super) fn proved(&self) -> usize {
@@ -172,13 +206,13 @@ impl Crowd {
     ///
     /// # Errors
     /// When nobody does.
-    pub(super) fn make_way(&self, place: &Place) -> Result<Vec<ServerId>, Refusal> {
+    pub(super) fn make_way(&self, place: &Place) -> Result<Vec<Slot>, Refusal> {
         let mut evicted = Vec::new();
         if place.proved {
             self.check_block(&self.proved, place, (PROVED_PER_ADDRESS, PROVED_PER_BLOCK), None)?;
             if self.proved.seats.len() + self.unproved.seats.len() >= REPLICA_ROWS_MAX {
                 let unproved = self.unproved.of_crowd(None);
-                let youngest = || self.unproved.seats.last().map(|(_, id)| *id);
+                let youngest = || self.unproved.seats.last().copied().map(slot_of);
                 let crowd = || self.proved.of_crowd(place.block());
                 let way = unproved.or_else(youngest).or_else(crowd);
                 evicted.push(way.ok_or(Refusal::Full)?);
@@ -190,8 +224,10 @@ impl Crowd {
             let total = self.proved.seats.len() + self.unproved.seats.len();
             let full = self.unproved.seats.len() >= UNPROVED_MAX || total >= REPLICA_ROWS_MAX;
             if full && evicted.is_empty() {
-                let young = self.unproved.seats.last().filter(|(seen, _)| *seen > place.root_seen);
-                let way = self.unproved.of_crowd(place.block()).or(young.map(|(_, id)| *id));
+                let young =
+                    self.unproved.seats.last().filter(|seat| seen_of(seat) > place.root_seen);
+                let way = self.unproved.of_crowd(place.block());
+                let way = way.or(young.copied().map(slot_of));
                 evicted.push(way.ok_or(Refusal::Full)?);
             }
         }
@@ -206,19 +242,14 @@ impl Crowd {
         place: &Place,
         (per_address, per_block): (usize, usize),
         root_seen: Option<UnixMillis>,
-    ) -> Result<Option<ServerId>, Refusal> {
+    ) -> Result<Option<Slot>, Refusal> {
         let Some(block) = place.block() else { return Ok(None) };
         for (ip, most) in [(place.ip, per_address), (None, per_block)] {
             let (count, youngest) = rows.youngest_of(block, ip);
             if count >= most {
-                let younger = youngest.filter(|id| {
-                    root_seen.is_some_and(|seen| {
-                        let seats = self.unproved.blocks.get(&block);
-                        let of = seats.and_then(|s| s.keys().find(|(_, at)| at == id));
-                        of.is_some_and(|(at, _)| *at > seen)
-                    })
-                });
-                return younger.map(Some).ok_or(Refusal::PrefixQuota);
+                let younger =
+                    youngest.filter(|seat| root_seen.is_some_and(|seen| seen_of(seat) > seen));
+                return younger.map(|seat| Some(slot_of(seat))).ok_or(Refusal::PrefixQuota);
             }
         }
         Ok(None)

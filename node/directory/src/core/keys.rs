@@ -48,7 +48,7 @@ impl Directory {
             issued: validated.header.issued,
             expires: validated.header.expires(),
             envelope: bytes.to_vec(),
-            heard: super::admission::heard_at(source, &validated.header, now),
+            heard: super::admission::heard_at(source, validated.header.issued, now),
             pace: Bucket::full(CHAIN_PACE, now.mono),
         };
         let learned = self.chains.learn(new, source == Source::Own, now.mono)?;
@@ -62,14 +62,14 @@ impl Directory {
             self.ids.remove(id);
         }
         let held: Vec<_> = self.chains.records(&root).map(|held| held.rec_id).collect();
-        for (slot, id) in held.into_iter().enumerate() {
+        for (slot, id) in (0..).zip(held) {
             self.ids.insert(id, Held::Chain(root, slot));
         }
         self.store_chain(root, now, outputs);
         match learned {
             Learned::Fresh => {}
             Learned::Rival => {
-                let ids = self.roots.get(&root).map(|rows| rows.ids.clone()).unwrap_or_default();
+                let ids = self.ids_of(&root);
                 outputs.extend(ids.into_iter().map(Output::Changed));
                 outputs.push(Output::Keys(root));
             }
@@ -107,7 +107,7 @@ impl Directory {
                 KeyState::Valid(_) | KeyState::Contested(_) | KeyState::Unknown
             )
         };
-        let ids = self.roots.get(&root).map(|rows| rows.ids.clone()).unwrap_or_default();
+        let ids = self.ids_of(&root);
         let rows: Vec<_> = ids
             .iter()
             .filter(|id| self.rows.get(id).is_some_and(|r| ended(r.header.key_epoch, r.header.dev)))
@@ -130,6 +130,7 @@ impl Directory {
             self.presences.remove(&device);
             self.devices.remove(&device);
             self.ids.remove(&rec_id);
+            self.spread_presence(&device);
         }
         for id in reach {
             self.drop_reach(&id, outputs);

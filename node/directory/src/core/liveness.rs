@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::row::{HostPresence, Row, RowStatus};
+use super::row::{Row, RowStatus};
 use super::{Directory, Moment};
 
 /// Shortest presence interval: three of them are the 90 s within which a dead
@@ -27,30 +27,9 @@ pub fn stale_after(listings: usize) -> Duration {
 }
 
 impl Directory {
-    /// When this row was last known to be alive, or `None` if its host says that
-    /// it is not.
-    fn last_alive(row: &Row, presence: Option<&HostPresence>) -> Option<Duration> {
-        match (presence, row.heard) {
-            // A listing that is newer than the newest presence speaks for itself.
-            (Some(presence), Some(heard)) if heard > presence.heard => Some(heard),
-            (Some(presence), _) => presence.of(&row.id).map(|_| presence.heard),
-            (None, heard) => Some(heard.unwrap_or(row.loaded)),
-        }
-    }
-
     pub(super) fn status_of(&self, row: &Row, now: Moment) -> (RowStatus, Option<Duration>) {
-        self.status_by(row, self.presences.get(&(row.header.root, row.header.dev)), now)
-    }
-
-    /// The same, where the presence of the row's device is at hand.
-    pub(super) fn status_by(
-        &self,
-        row: &Row,
-        presence: Option<&HostPresence>,
-        now: Moment,
-    ) -> (RowStatus, Option<Duration>) {
-        let alive = Self::last_alive(row, presence);
-        let status = if row.listing.is_withdrawn() {
+        let alive = row.last_alive();
+        let status = if row.withdrawn {
             RowStatus::Withdrawn
         } else if alive.is_some_and(|at| now.mono < at + stale_after(self.live_listings)) {
             RowStatus::Live

@@ -1,5 +1,6 @@
 //! Who reached a server: records, and what they are worth (spec/directory §3).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use homehost_protocol::limits::{AHEAD_MAX, REACH_TTL_MAX};
@@ -8,6 +9,7 @@ use homehost_protocol::{
     NodeId, ReachAttest, RecId, ServerId, ServerListing, UnixMillis, Validated,
 };
 
+use super::crowd::Place;
 use super::pace::{Bucket, Pace};
 use super::row::{self, Row};
 use super::{Directory, Moment, Output, Refusal, Source};
@@ -34,7 +36,7 @@ pub(super) struct HeldReach {
     pub(super) rec_id: RecId,
     pub(super) header: Header,
     pub(super) envelope: Vec<u8>,
-    address: std::net::IpAddr,
+    address: IpAddr,
     pub(super) asked: u8,
     pub(super) witnesses: Box<[Witness]>,
     pub(super) heard: Option<Duration>,
@@ -81,15 +83,19 @@ impl HeldReach {
 
     /// The witnesses whose statements hold at this moment, about the address
     /// that the listing names first: where players go.
-    fn fresh(&self, listing: &ServerListing, now: UnixMillis) -> impl Iterator<Item = Witness> {
-        let about = listing.addresses.first().is_some_and(|a| a.socket.ip() == self.address);
+    fn fresh(
+        &self,
+        mut ips: impl Iterator<Item = IpAddr>,
+        now: UnixMillis,
+    ) -> impl Iterator<Item = Witness> {
+        let about = ips.next() == Some(self.address);
         let witnesses = self.witnesses.iter().copied();
         witnesses
             .filter(move |w| about && w.at.plus(REACH_TTL_MAX) > now && w.at <= now.plus(AHEAD_MAX))
     }
 
-    pub(super) fn view(&self, listing: &ServerListing, now: UnixMillis) -> RowReach {
-        let fresh: Vec<_> = self.fresh(listing, now).collect();
+    fn view(&self, row: &Row, now: UnixMillis) -> RowReach {
+        let fresh: Vec<_> = self.fresh(row.ips(), now).collect();
         RowReach {
             proved: self.credible.min(fresh.len() as u8),
             said: fresh.len() as u8,
@@ -102,7 +108,7 @@ impl HeldReach {
 impl Directory {
     /// This node is connected to a peer, whose word as a witness counts from
     /// now on. `ip` is the far end of the connection, if that is known.
-    pub fn met(&mut self, node: NodeId, ip: Option<std::net::IpAddr>, now: Moment) {
+    pub fn met(&mut self, node: NodeId, ip: Option<IpAddr>, now: Moment) {
         self.witnesses.met(node, ip, now.mono);
         self.recount_due = true;
     }
@@ -130,7 +136,7 @@ impl Directory {
             }
             pace = Some(before.pace);
         }
-        let heard = super::admission::heard_at(source, &validated.header, now);
+        let heard = super::admission::heard_at(source, validated.header.issued, now);
         let mut held = HeldReach::new(bytes, validated, reach, heard, now.mono);
         held.pace = pace.unwrap_or(held.pace);
         if !self.rows.contains_key(&id) {
@@ -168,7 +174,8 @@ impl Directory {
         now: Moment,
     ) -> u8 {
         let Some((_, held)) = self.strays.get(id) else { return 0 };
-        let fresh: Vec<_> = held.fresh(listing, now.wall).map(|w| w.node).collect();
+        let ips = listing.addresses.iter().map(|at| at.socket.ip());
+        let fresh: Vec<_> = held.fresh(ips, now.wall).map(|w| w.node).collect();
         self.witnesses.credible(fresh, now.mono)
     }
 
@@ -178,7 +185,7 @@ impl Directory {
             self.witnesses.heard(witness.node, now.mono);
         }
         if let Some(row) = self.rows.get(&id) {
-            let fresh: Vec<_> = held.fresh(&row.listing, now.wall).map(|w| w.node).collect();
+            let fresh: Vec<_> = held.fresh(row.ips(), now.wall).map(|w| w.node).collect();
             held.credible = self.witnesses.credible(fresh, now.mono);
         }
         if let Some(before) = self.reach.get(&id) {
@@ -193,7 +200,7 @@ impl Directory {
     /// Counts one row's witnesses anew, after the row changed.
     pub(super) fn recount_row(&mut self, id: &ServerId, now: Moment) {
         let (Some(held), Some(row)) = (self.reach.get_mut(id), self.rows.get(id)) else { return };
-        let fresh: Vec<_> = held.fresh(&row.listing, now.wall).map(|w| w.node).collect();
+        let fresh: Vec<_> = held.fresh(row.ips(), now.wall).map(|w| w.node).collect();
         held.credible = self.witnesses.credible(fresh, now.mono);
         let proved = held.credible > 0;
         self.set_proved(*id, proved);
@@ -201,17 +208,15 @@ impl Directory {
 
     /// Moves a row between those that are proved and those that are not.
     pub(super) fn set_proved(&mut self, id: ServerId, proved: bool) {
-        let Some(row) = self.rows.get_mut(&id) else { return };
+        let Some(slot) = self.rows.slot(&id) else { return };
+        let Some(row) = self.rows.at_mut(slot) else { return };
         // A block that has its share of proved rows keeps the rest as claimed.
-        let proved = proved
-            && row
-                .place
-                .as_ref()
-                .is_some_and(|place| place.proved || self.crowd.has_room_for_proved(place));
+        let room = |place: &Place| place.proved || self.crowd.has_room_for_proved(place);
+        let proved = proved && row.place.as_ref().is_some_and(room);
         if let Some(place) = row.place.as_mut().filter(|place| place.proved != proved) {
-            self.crowd.remove(id, place);
+            self.crowd.remove(&id, slot, place);
             place.proved = proved;
-            self.crowd.add(id, place);
+            self.crowd.add(&id, slot, place);
         }
     }
 
@@ -223,7 +228,7 @@ impl Directory {
         let mut changed = Vec::new();
         for (id, held) in &mut self.reach {
             let Some(row) = self.rows.get(id) else { continue };
-            let fresh: Vec<_> = held.fresh(&row.listing, now.wall).map(|w| w.node).collect();
+            let fresh: Vec<_> = held.fresh(row.ips(), now.wall).map(|w| w.node).collect();
             let credible = self.witnesses.credible(fresh, now.mono);
             if credible != held.credible {
                 held.credible = credible;
@@ -237,7 +242,7 @@ impl Directory {
     }
 
     pub(super) fn reach_of(&self, row: &Row, now: UnixMillis) -> RowReach {
-        self.reach.get(&row.id).map(|held| held.view(&row.listing, now)).unwrap_or_default()
+        self.reach.get(&row.id).map(|held| held.view(row, now)).unwrap_or_default()
     }
 
     /// The witnesses that a server's record names, and when each reached it.

@@ -1,41 +1,51 @@
 //! A row of the replica, its form on disk, and how a reader sees it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use homehost_protocol::record::Header;
 use homehost_protocol::record::presence::ServerPresence;
 use homehost_protocol::{
-    JoinAddress, NetworkName, Presence, RecId, RootId, ServerId, ServerListing, UnixMillis,
+    JoinAddress, NetworkName, Presence, RecId, RootId, Scope, ServerId, ServerListing, UnixMillis,
 };
 
 use super::crowd::Place;
 use super::pace::Bucket;
 use super::reach::RowReach;
-use super::{Directory, Moment};
+use super::texts::{Said, Texts};
+use super::{Device, Directory, Moment};
 
 /// One listing or tombstone.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) id: ServerId,
     pub(super) rec_id: RecId,
-    pub(super) header: Header,
-    pub(super) listing: ServerListing,
+    pub(super) header: RowHeader,
     /// The bytes that were received; these are stored and passed on.
-    pub(super) envelope: Vec<u8>,
+    pub(super) envelope: Box<[u8]>,
+    /// Where in them stands what a search looks for.
+    pub(super) texts: Texts,
+    pub(super) flags: u32,
+    pub(super) withdrawn: bool,
+    /// Whether all its addresses work from anywhere.
+    pub(super) global: bool,
+    /// All its addresses but the one in its place.
+    pub(super) more_ips: Box<[IpAddr]>,
     /// When this version was first seen here.
     pub(super) first_seen: UnixMillis,
     /// When the network last vouched for this version, by the listing itself;
-    /// `None` for a row from disk that nobody has confirmed yet.
-    pub(super) heard: Option<Duration>,
+    /// until it has, for a row from disk, when it came into this process.
+    since: Duration,
+    /// Whether the network has vouched for it.
+    vouched: bool,
     /// Wall-clock time for `seen`, while `heard` and presence are unknown.
     pub(super) seen: UnixMillis,
-    /// When the row came into this process.
-    pub(super) loaded: Duration,
     /// When it may be forgotten.
     pub(super) retain_until: UnixMillis,
-    /// Lower-case name, description, game and tags, a line each: what free text
-    /// is matched against.
-    pub(super) text: String,
+    /// When its root was first seen, as far as that is known.
+    pub(super) root_seen: UnixMillis,
+    /// What the newest presence of its device says, if there is one.
+    pub(super) presence: Option<Spoken>,
     /// Whether the row on disk says that its host is silent.
     pub(super) stored_stale: bool,
     /// For a tombstone: whether the server was here before it.
@@ -46,10 +56,133 @@ pub(super) struct Row {
     pub(super) pace: Bucket,
 }
 
+/// What is needed of a row's header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowHeader {
+    pub(super) root: RootId,
+    pub(super) seq: u64,
+    pub(super) issued: UnixMillis,
+    pub(super) key_epoch: u16,
+    pub(super) dev: u8,
+}
+
+impl From<&Header> for RowHeader {
+    fn from(header: &Header) -> Self {
+        let Header { root, seq, issued, key_epoch, dev, .. } = *header;
+        Self { root, seq, issued, key_epoch, dev }
+    }
+}
+
+impl RowHeader {
+    /// Position among the versions of the row.
+    pub(super) fn order(&self) -> (u16, u64) {
+        (self.key_epoch, self.seq)
+    }
+
+    pub(super) fn device(&self) -> Device {
+        (self.root, self.dev)
+    }
+}
+
+/// What a presence says of one row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spoken {
+    pub(super) heard: Duration,
+    /// Whether it names the server.
+    pub(super) runs: bool,
+    pub(super) players: Option<u16>,
+}
+
+/// When a row came, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came {
+    pub(super) first_seen: UnixMillis,
+    pub(super) heard: Option<Duration>,
+    pub(super) seen: UnixMillis,
+    pub(super) loaded: Duration,
+    pub(super) retain_until: UnixMillis,
+    pub(super) stored_stale: bool,
+    pub(super) pace: Bucket,
+}
+
 impl Row {
+    /// A row that has no place yet.
+    pub(super) fn new(
+        (rec_id, header): (RecId, &Header),
+        listing: &ServerListing,
+        envelope: &[u8],
+        came: Came,
+    ) -> Self {
+        let Came { first_seen, heard, seen, loaded, retain_until, stored_stale, pace } = came;
+        let ips = listing.addresses.iter().map(|at| at.socket.ip());
+        Self {
+            id: listing.id(&header.root),
+            rec_id,
+            header: header.into(),
+            envelope: envelope.into(),
+            texts: Texts::of(listing, envelope),
+            flags: listing.flags.unwrap_or_default(),
+            withdrawn: listing.is_withdrawn(),
+            global: listing.addresses.iter().all(|at| at.scope() == Scope::Global),
+            more_ips: ips.skip(usize::from(!listing.is_withdrawn())).collect(),
+            first_seen,
+            since: heard.unwrap_or(loaded),
+            vouched: heard.is_some(),
+            seen,
+            retain_until,
+            root_seen: first_seen,
+            presence: None,
+            stored_stale,
+            was_here: false,
+            place: None,
+            pace,
+        }
+    }
+
+    /// What the host says of it, read from the envelope.
+    ///
+    /// # Panics
+    /// Never: the envelope was validated before it became a row.
+    pub(super) fn listing(&self) -> ServerListing {
+        ServerListing::of_envelope(&self.envelope).expect("a listing that was validated")
+    }
+
+    /// When the network last vouched for it by the listing itself; `None` for a
+    /// row from disk that nobody has confirmed yet.
+    pub(super) fn heard(&self) -> Option<Duration> {
+        self.vouched.then_some(self.since)
+    }
+
+    /// A row from disk is confirmed.
+    pub(super) fn confirm(&mut self, heard: Duration) {
+        (self.since, self.vouched) = (heard, true);
+    }
+
+    /// When it was last known to be alive, or `None` if its host says that it is
+    /// not.
+    pub(super) fn last_alive(&self) -> Option<Duration> {
+        match self.presence {
+            // A listing that is newer than the newest presence speaks for itself.
+            Some(presence) if self.vouched && self.since > presence.heard => Some(self.since),
+            Some(presence) => presence.runs.then_some(presence.heard),
+            None => Some(self.since),
+        }
+    }
+
+    /// What it says in words.
+    pub(super) fn said(&self) -> Said<'_> {
+        self.texts.on(&self.envelope)
+    }
+
+    /// Its addresses, without ports.
+    pub(super) fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        let first = self.place.as_ref().and_then(|place| place.ip);
+        first.into_iter().chain(self.more_ips.iter().copied())
+    }
+
     /// Whether it is the tombstone of a server that was never here.
     pub(super) fn is_strange(&self) -> bool {
-        self.listing.is_withdrawn() && !self.was_here
+        self.withdrawn && !self.was_here
     }
 }
 
@@ -70,6 +203,13 @@ impl HostPresence {
     pub(super) fn of(&self, id: &ServerId) -> Option<&ServerPresence> {
         let servers = &self.presence.servers;
         servers.binary_search_by_key(id, |server| server.id).ok().map(|at| &servers[at])
+    }
+
+    /// The same, for its row.
+    pub(super) fn spoken(&self, id: &ServerId) -> Spoken {
+        let server = self.of(id);
+        let players = server.and_then(|server| server.players);
+        Spoken { heard: self.heard, runs: server.is_some(), players }
     }
 }
 
@@ -128,9 +268,10 @@ impl RowView {
 impl Directory {
     pub(super) fn view_of(&self, id: &ServerId, row: &Row, now: Moment) -> RowView {
         let (status, alive) = self.status_of(row, now);
-        let presence = self.presences.get(&(row.header.root, row.header.dev));
+        let listing = row.listing();
+        let presence = self.presences.get(&row.header.device());
         let now_says = presence.and_then(|presence| presence.of(id));
-        let alive = alive.filter(|_| row.heard.is_some() || presence.is_some());
+        let alive = alive.filter(|_| row.vouched || presence.is_some());
         let seen = alive.map_or(row.seen, |at| {
             let ago = now.mono.saturating_sub(at).as_millis();
             UnixMillis(now.wall.0.saturating_sub(ago.try_into().unwrap_or(u64::MAX)))
@@ -139,35 +280,21 @@ impl Directory {
             id: *id,
             host: row.header.root,
             key_epoch: row.header.key_epoch,
-            listing: row.listing.clone(),
             players: now_says
                 .filter(|_| status == RowStatus::Live)
                 .and_then(|presence| presence.players),
-            slots: now_says.and_then(|presence| presence.slots).or(row.listing.slots),
+            slots: now_says.and_then(|presence| presence.slots).or(listing.slots),
+            listing,
             status,
             reach: self.reach_of(row, now.wall),
             standing: self.standing_of(row, now),
             key_conflict: self.chains.is_in_conflict(&row.header.root),
-            confirmed: row.heard.is_some() || now_says.is_some(),
+            confirmed: row.vouched || now_says.is_some(),
             issued: row.header.issued,
             first_seen: row.first_seen,
             seen,
         }
     }
-}
-
-/// Lower-case text that free-text search looks into.
-pub(crate) fn search_text(listing: &ServerListing) -> String {
-    let mut text = listing.name.to_lowercase();
-    for part in [listing.description.as_deref(), Some(listing.game.as_str())]
-        .into_iter()
-        .flatten()
-        .chain(listing.tags.iter().map(String::as_str))
-    {
-        text.push('\n');
-        text.push_str(&part.to_lowercase());
-    }
-    text
 }
 
 /// Version of the replica value below.

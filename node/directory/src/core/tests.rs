@@ -4,6 +4,8 @@ mod abuse;
 mod floods;
 mod keys;
 
+use std::collections::BTreeSet;
+
 use super::*;
 use homehost_protocol::keys::{DeviceKey, KeyDigest};
 use homehost_protocol::record::RecordSigner;
@@ -99,6 +101,31 @@ fn a_row_lives_as_long_as_its_host_speaks_of_it() {
     assert_eq!(directory.view(&id(1, 1), moment(149)).expect("the row").players, Some(3));
     assert_eq!(status(&directory, 1, 1, 150), RowStatus::Stale);
     assert_eq!(directory.view(&id(1, 1), moment(150)).expect("the row").players, None);
+}
+
+#[test]
+fn old_records_are_refused_before_their_signature_is_looked_at() {
+    let mut directory = directory();
+    gossip(&mut directory, &sign(1, listing(1), 5), 5);
+    gossip(&mut directory, &presence(1, &[(1, Some(3))], 5), 5);
+    let forged = |mut bytes: Vec<u8>| {
+        *bytes.last_mut().expect("bytes") ^= 1;
+        bytes
+    };
+    for old in [sign(1, listing(1), 4), presence(1, &[], 4)] {
+        assert_eq!(gossip(&mut directory, &forged(old.clone()), 6), refused(Refusal::Old));
+        assert_eq!(gossip(&mut directory, &old, 6), refused(Refusal::Old));
+    }
+    // A forger of what is not behind is to blame.
+    for new in [sign(1, listing(1), 5), sign(1, listing(1), 6), presence(1, &[], 6)] {
+        let admission = gossip(&mut directory, &forged(new), 6);
+        assert!(matches!(admission, Admission::Refused(Refusal::Invalid(_))), "{admission:?}");
+    }
+    assert_eq!(status(&directory, 1, 1, 6), RowStatus::Live);
+}
+
+fn refused(refusal: Refusal) -> Admission {
+    Admission::Refused(refusal)
 }
 
 #[test]
@@ -373,7 +400,7 @@ fn pages_hold_every_row_once_and_fit_a_response() {
         }
     }
     assert!(pages > 1);
-    assert_eq!(other.rows.keys().copied().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(other.rows.values().map(|row| row.id).collect::<BTreeSet<_>>(), wanted);
     assert_eq!(other.view(&id(3, 0), moment(2)).expect("the row").players, Some(1));
 }
 
@@ -421,11 +448,13 @@ fn search_filters_and_sorts() {
 /// What any two replicas must agree on after they heard the same records, in
 /// whatever order, how often, and by whichever way.
 fn essence(directory: &Directory) -> Vec<(ServerId, RecId, Option<RecId>)> {
-    let of = |(id, row): (&ServerId, &row::Row)| {
+    let of = |row: &row::Row| {
         let presence = directory.presences.get(&(row.header.root, row.header.dev));
-        (*id, row.rec_id, presence.map(|presence| presence.rec_id))
+        (row.id, row.rec_id, presence.map(|presence| presence.rec_id))
     };
-    directory.rows.iter().map(of).collect()
+    let mut rows: Vec<_> = directory.rows.values().map(of).collect();
+    rows.sort();
+    rows
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Cursor {
         Ok(Key {
             standing: Reverse(self.standing),
             value: Reverse(self.value),
-            name: Name(&self.name),
+            name: Name(self.name.as_bytes()),
             id: self.id,
         })
     }

@@ -1,6 +1,6 @@
 //! Which row comes before which (spec/directory §4).
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 
 use homehost_protocol::ServerId;
 
@@ -29,42 +29,22 @@ impl<'a> Key<'a> {
         Self {
             standing: Reverse(row.standing),
             value: Reverse(value),
-            name: Name(row.text),
+            name: Name(row.name),
             id: row.id,
         }
     }
 }
 
-/// The first line of a text. It is looked for when two rows are equal otherwise,
+/// A name as its bytes. They are looked at when two rows are equal otherwise,
 /// which saves most rows of a search a look into memory far away.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Name<'a>(pub(super) &'a str);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name<'a>(pub(super) &'a [u8]);
 
 impl<'a> Name<'a> {
     pub(super) fn as_str(self) -> &'a str {
-        self.0.split('\n').next().unwrap_or_default()
+        std::str::from_utf8(self.0).unwrap_or_default()
     }
 }
-
-impl Ord for Name<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.as_str().cmp(other.as_str())
-    }
-}
-
-impl PartialOrd for Name<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Name<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Name<'_> {}
 
 /// From how many players on a row that nobody proved gains nothing by more.
 const UNPROVED_PLAYERS_MAX: u16 = 8;

@@ -9,7 +9,9 @@ use homehost_protocol::record::listing::{ListingState, flags};
 use homehost_protocol::record::presence::ServerPresence;
 use homehost_protocol::rpc::{Request, Response, Trouble};
 use homehost_protocol::validate::NoChains;
-use homehost_protocol::{Presence, Record, ServerNonce, UnixMillis, Verdict, validate};
+use homehost_protocol::{
+    Presence, Record, ServerListing, ServerNonce, UnixMillis, Verdict, validate,
+};
 
 use super::*;
 use crate::core::{Admission, MONO_ORIGIN, Source};

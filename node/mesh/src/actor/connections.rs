@@ -54,6 +54,7 @@ impl Actor {
         }
         if !self.peers.is_connected(peer) {
             self.gossip_left(peer);
+            self.unjudged.remove(peer);
             self.client_left(peer);
         }
     }

@@ -1,5 +1,7 @@
 //! Gossip between the swarm and whoever judges it (spec/mesh §3).
 
+use std::collections::hash_map::Entry;
+
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::GOSSIP_BYTES_MAX;
 use libp2p::PeerId;
@@ -9,6 +11,11 @@ use super::Actor;
 use crate::metrics::GossipFate;
 use crate::node_id::node_of;
 use crate::{GossipToken, GossipVerdict, MeshEvent, PublishError, Published};
+
+/// Messages of one peer that may wait for their verdicts: all that a host says
+/// at once. A fourteenth of what is read ahead, so that one peer that says much
+/// leaves the others their turn.
+const UNJUDGED_MAX: usize = 32;
 
 impl Actor {
     pub(super) fn publish(
@@ -35,6 +42,12 @@ impl Actor {
 
     pub(super) fn judge(&mut self, token: &GossipToken, verdict: GossipVerdict) {
         self.metrics.gossip(GossipFate::Judged(verdict));
+        if let Entry::Occupied(mut unjudged) = self.unjudged.entry(token.source) {
+            *unjudged.get_mut() -= 1;
+            if *unjudged.get() == 0 {
+                unjudged.remove();
+            }
+        }
         let acceptance = match verdict {
             GossipVerdict::Accept => MessageAcceptance::Accept,
             GossipVerdict::Ignore => MessageAcceptance::Ignore,
@@ -81,10 +94,14 @@ impl Actor {
             return self.report(&token, MessageAcceptance::Ignore);
         };
         if message.data.len() > GOSSIP_BYTES_MAX {
-            return self.judge(&token, GossipVerdict::Reject);
+            self.metrics.gossip(GossipFate::Judged(GossipVerdict::Reject));
+            return self.report(&token, MessageAcceptance::Reject);
         }
         let offer = MeshEvent::Gossip { from, topic, message: message.data, token: token.clone() };
-        if self.outbox.offer(offer).is_err() {
+        let unjudged = self.unjudged.get(&token.source).copied().unwrap_or(0);
+        if unjudged < UNJUDGED_MAX && self.outbox.offer(offer).is_ok() {
+            self.unjudged.insert(token.source, unjudged + 1);
+        } else {
             self.metrics.gossip(GossipFate::Dropped);
             self.report(&token, MessageAcceptance::Ignore);
         }

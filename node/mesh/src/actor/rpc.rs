@@ -5,7 +5,7 @@ use std::time::Instant;
 use homehost_protocol::rpc::{Request, Response};
 use homehost_protocol::{NodeId, Scope};
 use libp2p::PeerId;
-use libp2p::request_response::{self, InboundFailure, Message, OutboundFailure};
+use libp2p::request_response::{self, InboundFailure, InboundRequestId, Message, OutboundFailure};
 use tokio::sync::oneshot;
 
 use super::Actor;
@@ -65,8 +65,8 @@ impl Actor {
     pub(super) fn on_directory(&mut self, event: Event) {
         match event {
             Event::Message { peer, message, .. } => match message {
-                Message::Request { request, channel, .. } => {
-                    self.on_request(peer, request, ReplyToken { channel });
+                Message::Request { request_id, request, channel } => {
+                    self.on_request(peer, request_id, request, ReplyToken { channel });
                 }
                 Message::Response { request_id, response } => {
                     if let Some(reply) = self.requests.remove(&request_id) {
@@ -79,11 +79,12 @@ impl Actor {
                     let _ = reply.send(Err(why(&error)));
                 }
             }
-            Event::InboundFailure { peer, error, .. } => {
+            Event::InboundFailure { peer, request_id, error, .. } => {
+                self.unread.end(&request_id);
                 tracing::debug!(%peer, %error, "a request was not answered");
                 self.not_answered(Rpc::Directory, &error);
             }
-            Event::ResponseSent { .. } => {}
+            Event::ResponseSent { request_id, .. } => self.unread.end(&request_id),
         }
     }
 
@@ -99,7 +100,7 @@ impl Actor {
     }
 
     /// Passes a request on, or refuses it by dropping its channel.
-    fn on_request(&mut self, peer: PeerId, asked: Asked, reply: ReplyToken) {
+    fn on_request(&mut self, peer: PeerId, id: InboundRequestId, asked: Asked, reply: ReplyToken) {
         let Some(from) = node_of(&peer) else { return };
         let Asked { request, door } = asked;
         let client = door == Door::Query;
@@ -112,6 +113,9 @@ impl Actor {
         };
         if !within_budget {
             return self.metrics.rpc_refused(rpc, RpcRefusal::Budget);
+        }
+        if !self.unread.begin(id, peer, self.backlog.of(&peer)) {
+            return self.metrics.rpc_refused(rpc, RpcRefusal::Unread);
         }
         let on_link = matches!(self.peers.scope(&peer), Some(Scope::Loopback | Scope::OnLink));
         let event = MeshEvent::Request { from, client, on_link, request, reply };

@@ -123,6 +123,28 @@ async fn who_sends_invalid_messages_is_no_longer_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_much_leaves_others_their_turn() {
+    let [a, mut b, c] = line().await;
+    // More than the reader may be behind.
+    for n in 0..600_u32 {
+        publish(&a, &n.to_be_bytes()).await;
+    }
+    let dropped = async {
+        while b.metric("homehost_mesh_gossip_total{verdict=\"dropped\"}") == "absent" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, dropped).await.expect("the reader is behind");
+    publish(&c, b"from another").await;
+    // It comes while nothing is read.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    while b.gossip(GossipVerdict::Ignore).await != (c.id(), b"from another".to_vec()) {}
+    // And is heard again when it is patient.
+    publish(&a, b"one more").await;
+    while b.gossip(GossipVerdict::Ignore).await.1 != b"one more" {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_answered_within_limits_and_budget() {
     let [a, mut b, _c] = line().await;
     let asked = Request::Get { ids: vec![ServerId([7; 32])] };

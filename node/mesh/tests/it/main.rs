@@ -8,3 +8,4 @@ mod clients;
 mod dht;
 mod loopback;
 mod node;
+mod slow;

@@ -168,7 +168,7 @@ fn who_passes_on_a_branch_that_we_do_not_know_is_not_blamed() {
     assert_eq!(na.admit(&a, rpc, moment(30)).0, Admission::New);
     assert_eq!(nb.admit(&b, rpc, moment(30)).0, Admission::New);
     let bytes = row(&sa, 1, [8, 8, 8, 8], ListingState::Live, 31);
-    let (first, _) = na.admit_gossip(NodeId([7; 32]), &[bytes.clone()], moment(31));
+    let (first, _) = na.admit_gossip(NodeId([7; 32]), std::slice::from_ref(&bytes), moment(31));
     let (second, _) = nb.admit_gossip(NodeId([8; 32]), &[bytes], moment(31));
     assert_eq!((first, second), (Judgement::Accept, Judgement::Ignore));
 }

@@ -172,7 +172,7 @@ fn fifty_thousand_signed_lies_leave_honest_rows_in_place_and_in_front() {
     let few_blocks = directory
         .rows
         .values()
-        .filter(|row| row.listing.addresses[0].to_string().starts_with("8.8."));
+        .filter(|row| row.listing().addresses[0].to_string().starts_with("8.8."));
     assert!(few_blocks.count() <= 4 * 32);
     let found = found(&directory, &Query { limit: Some(100), ..Query::default() }, 61);
     let proved: BTreeSet<_> = honest[..100].iter().map(|(host, _)| id_of(host)).collect();
