@@ -42,7 +42,7 @@ pub(crate) enum IdentityError {
         source: io::Error,
     },
     /// A file is not what it should be.
-    #[error("{} is damaged or missing: move the folder `identity` away, then bring it back from a backup with `homehost id restore FILE`, or begin as somebody new", path.display())]
+    #[error("{} is damaged or missing: move the folder `identity` away, then bring it back from a backup with `homehost id restore FILE` or from the recovery phrase with `homehost id recover ROOT --via ADDR`, or begin as somebody new", path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -175,6 +175,36 @@ impl Identity {
         let folder = Folder(path.to_owned());
         let chain = bear(&folder, phrase, keep)?;
         Self::settle(folder, chain)
+    }
+
+    /// Makes the files of a root whose own are lost, from its chain as others
+    /// have it. `rotate` signs the event that brings in the prepared key.
+    ///
+    /// # Errors
+    /// See [`IdentityError`]; an identity that exists is not replaced.
+    pub(crate) fn recover(
+        path: &Path,
+        chain: Chain,
+        rotate: impl FnOnce(&Prepared) -> SignedKeyEvent,
+    ) -> Result<Self, IdentityError> {
+        if Self::exists(path) {
+            let text = format!("{} holds an identity already", path.display());
+            return Err(IdentityError::Taken(text));
+        }
+        make_folder(path, Access::Private)
+            .map_err(|source| IdentityError::Io { path: path.to_owned(), source })?;
+        let folder = Folder(path.to_owned());
+        // Nothing was signed with a key that a crash left behind.
+        let pending = folder.key_or_new(folder::PENDING_KEY)?;
+        let mut prepared = Prepared { chain, key: pending.public() };
+        let event = rotate(&prepared);
+        prepared.chain.extend(&event).map_err(not_next)?;
+        if prepared.chain.operating_key() != Some(prepared.key) {
+            let text = "this event does not bring in the key of this machine";
+            return Err(IdentityError::Wrong(text.to_owned()));
+        }
+        folder.write_chain(&prepared.chain)?;
+        Self::settle(folder, prepared.chain)
     }
 
     /// Brings the files up to a chain that is there already, and reads the rest.

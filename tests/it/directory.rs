@@ -258,7 +258,7 @@ fn an_owner_who_contradicts_himself_is_shown_so() {
     });
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("the folder is ours");
     for entry in fs::read_dir(from).expect("it is there").flatten() {
         fs::copy(entry.path(), to.join(entry.file_name())).expect("the folder is ours");

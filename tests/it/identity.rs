@@ -7,6 +7,8 @@ use std::time::Duration;
 use homehost_tests::{Game, Node, Test, eventually};
 use serde_json::Value;
 
+use super::directory::copy;
+
 /// The phrase of sixteen zero bytes.
 pub(crate) const WORDS: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
@@ -288,4 +290,131 @@ fn a_second_machine_is_added_and_asks_to_join() {
     let receipt = home.ok(&["id", "rotate", "--phrase-file", &words]);
     assert!(receipt["message"].as_str().is_some_and(|text| text.contains("sign no longer")));
     assert_eq!(home.ok(&["id", "devices"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_words_and_the_root_bring_an_identity_back_whose_disk_is_gone() {
+    let test = Test::new();
+    let mut home = with_known_phrase(&test, "home");
+    home.start();
+    let friend = test.node("friend", &[&home.address()]);
+    let before = home.ok(&["id"]);
+    let root = before["root"].as_str().expect("a root");
+    let lost = home.host(&Game::stand_in(&test, "Lost", 1));
+    friend.sees(&lost["id"], "live", FOUND);
+    // Somebody has a copy of the keys.
+    let mut old = test.stopped_node("old", &[&friend.address()]);
+    copy(&home.data_dir().join("identity"), &old.data_dir().join("identity"));
+    fs::remove_file(old.data_dir().join("identity/node.key")).expect("its own node key");
+    home.down_with_games();
+    fs::remove_dir_all(home.data_dir()).expect("the folder is ours");
+
+    let address = friend.address();
+    let mut back = test.stopped_node("back", &[&address]);
+    let words = file(&test, "words", WORDS);
+    let others = file(&test, "others", OTHERS);
+    let nobody = "/ip4/127.0.0.1/tcp/1";
+    let stranger = friend.ok(&["id"])["root"].as_str().expect("a root").to_owned();
+    let unknown = "a".repeat(root.len());
+    for (root, via, words, code, text) in [
+        (root, address.as_str(), &others, 5, root),
+        (&stranger, &address, &words, 5, "not that of root"),
+        (&unknown, &address, &words, 3, "Ask another node"),
+        ("castle", &address, &words, 2, "castle"),
+        (root, nobody, &words, 7, "nobody answers"),
+    ] {
+        let answer = back.cli(&["id", "recover", root, "--via", via, "--phrase-file", words]);
+        let refusal = answer.refusal(code);
+        assert!(refusal.contains(text), "{refusal}");
+        assert!(!back.data_dir().join("identity").exists(), "{refusal}");
+    }
+    let args = ["id", "recover", root, "--via", &address, "--phrase-file", &words];
+    let recovered = back.ok(&args);
+    let message = recovered["message"].as_str().expect("a message");
+    for text in [root, "epoch 1", "homehost up --network", &address, "add them again"] {
+        assert!(message.contains(text), "{text}: {message}");
+    }
+    let kept = fs::read(back.data_dir().join("identity/device.key")).expect("a key");
+    let refusal = back.cli(&args).refusal(8);
+    assert!(refusal.contains("move that folder away"), "{refusal}");
+    assert_eq!(fs::read(back.data_dir().join("identity/device.key")).expect("a key"), kept);
+
+    back.start();
+    let after = back.ok(&["id"]);
+    assert_eq!(after["root"], root);
+    assert_eq!((&after["key_epoch"], &after["device"]), (&1.into(), &0.into()));
+    assert_eq!(after["phrase"], "with-owner");
+    assert_ne!(after["key"], before["key"]);
+    assert_ne!(after["node"], before["node"]);
+    let again = back.host(&Game::stand_in(&test, "Again", 1));
+    let row = friend.sees(&again["id"], "live", FOUND);
+    assert_eq!((row["host"].as_str(), &row["key_epoch"]), (Some(root), &1.into()));
+    assert_eq!(row["key_conflict"], false);
+    // What the lost key could do has ended.
+    old.start();
+    eventually(FOUND, "the old key has ended", || {
+        let ended = old.ok(&["id"])["ended"].take();
+        ended
+            .as_str()
+            .is_some_and(|text| text.contains("ended by a rotation"))
+            .then_some(())
+            .ok_or_else(|| ended.to_string())
+    });
+    let refused = old.host(&Game::stand_in(&test, "Forged", 1));
+    old.running("Forged");
+    let news = back.host(&Game::stand_in(&test, "News", 1));
+    friend.sees(&news["id"], "live", FOUND);
+    let rows = friend.rows("?all=true&limit=1000");
+    assert!(rows.iter().all(|row| row["id"] != refused["id"]), "{rows:#?}");
+    assert_eq!(holding(back.data_dir(), "abandon abandon"), Vec::<PathBuf>::new());
+    // Whoever recovers it once more goes on from there.
+    let twin = test.stopped_node("twin", &[]);
+    let message = twin.ok(&args)["message"].to_string();
+    assert!(message.contains("epoch 2, which goes on from epoch 1"), "{message}");
+}
+
+#[test]
+fn a_root_that_never_had_a_server_is_known_to_others() {
+    let test = Test::new();
+    let boot = test.bootstrap();
+    let hosts = ["a", "b"].map(|name| test.node(name, &[boot.address()]));
+    // They have compared what they hold and will not do so again for minutes.
+    for host in &hosts {
+        eventually(FOUND, "it has compared", || {
+            let repairs = host.ok(&["mesh", "stats"])["repairs"].take();
+            let done = repairs["done"].as_u64().is_some_and(|done| done >= 2);
+            done.then_some(()).ok_or_else(|| repairs.to_string())
+        });
+    }
+    let mut home = with_known_phrase(&test, "home");
+    home.set_bootstrap(&[boot.address()]);
+    home.start();
+    for host in &hosts {
+        home.connected_to(host);
+    }
+    let root = home.ok(&["id"])["root"].as_str().expect("a root").to_owned();
+    let others = file(&test, "others", OTHERS);
+    let asker = test.stopped_node("asker", &[]);
+    let knows = |address: &str| {
+        eventually(FOUND, "it knows the root", || {
+            let args = ["id", "recover", &root, "--via", address, "--phrase-file", &others];
+            let answer = asker.cli(&args);
+            // Nobody is asked for words before the root is known.
+            if answer.code == Some(5) { Ok(()) } else { Err(format!("{answer:?}")) }
+        });
+    };
+    for host in &hosts {
+        knows(&host.address());
+    }
+    // A node that comes later compares.
+    let late = test.node("late", &[&hosts[0].address()]);
+    home.down();
+    knows(&late.address());
+    knows(boot.address());
+    fs::remove_dir_all(home.data_dir()).expect("the folder is ours");
+    let words = file(&test, "words", WORDS);
+    let args = ["id", "recover", &root, "--phrase-file", &words, "--via", boot.address()];
+    let [first, second] = [&hosts[0].address(), &late.address()].map(String::clone);
+    asker.ok(&[&args[..], &["--via", &first, "--via", &second]].concat());
+    assert_eq!(asker.ok(&["id"])["root"], Value::from(root));
 }

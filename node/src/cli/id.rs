@@ -4,12 +4,14 @@
 //! read from the terminal or a file, never from arguments, and never sent.
 
 mod keeper;
+mod recover;
 pub(crate) mod talk;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use homehost_api::{ErrorKind, Identity as View};
+use homehost_mesh::Multiaddr;
 use homehost_protocol::chain::SignedKeyEvent;
 use homehost_protocol::keys::{DeviceKey, KeyDigest};
 use homehost_protocol::record::RecordSigner;
@@ -41,6 +43,8 @@ pub(crate) enum IdCommand {
     Backup(BackupArgs),
     /// Bring an identity back from such a file
     Restore(RestoreArgs),
+    /// Bring an identity back from its recovery phrase and what other nodes know
+    Recover(RecoverArgs),
     /// Give this machine a new key; all keys before it end
     Rotate(RotateArgs),
     /// End all keys at once, until the next rotation
@@ -81,6 +85,17 @@ pub(crate) struct PhraseFile {
     /// File with the recovery phrase, - for standard input [default: asked for in the terminal]
     #[arg(long, value_name = "FILE")]
     phrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// Root id of the identity
+    root: String,
+    /// Node that is asked for its keys, as in /ip4/203.0.113.7/tcp/4001; may be repeated
+    #[arg(long, value_name = "ADDR", required = true)]
+    via: Vec<Multiaddr>,
+    #[command(flatten)]
+    phrase: PhraseFile,
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +173,7 @@ pub(crate) async fn run(
         }
         IdCommand::Backup(args) => back_up(&args, data_dir, output),
         IdCommand::Restore(args) => restore(&args, data_dir, output),
+        IdCommand::Recover(args) => recover::run(&args, data_dir, output).await,
         IdCommand::Rotate(args) => rotate(&args, data_dir, output).await,
         IdCommand::Revoke(args) => revoke(&args, data_dir, output).await,
         IdCommand::Device(command) => device(command, data_dir, output).await,
@@ -293,6 +309,13 @@ fn recovery_key(phrase: &Phrase, prepared: &Prepared) -> Result<(DeviceKey, KeyD
     Ok((key, phrase.commitment(after)))
 }
 
+/// The event that brings in the prepared key.
+fn rotation(prepared: &Prepared, by: &DeviceKey, next: KeyDigest) -> SignedKeyEvent {
+    let Prepared { chain, key } = prepared;
+    let event = chain.rotation(*key, by.public(), next);
+    SignedKeyEvent::sign(&event, &chain.root(), by)
+}
+
 fn wrong_phrase(root: &str) -> Failure {
     let text = format!(
         "this is a recovery phrase, but not that of root {root}: look for the one that you wrote \
@@ -340,9 +363,7 @@ async fn rotate(args: &RotateArgs, data_dir: &Path, output: &Output) -> Result<(
     };
     // This machine gets the number 0; its former number is not wanted any more.
     let kept = others.iter().filter(|other| keep && !other.this).map(|other| other.device);
-    let Prepared { chain, key } = &prepared;
-    let event = chain.rotation(*key, by.public(), next);
-    let event = SignedKeyEvent::sign(&event, &chain.root(), &by);
+    let event = rotation(&prepared, &by, next);
     let mut receipt = keeper.apply(&event, kept.collect(), None).await?;
     if !others.is_empty() && !keep {
         receipt.message.push_str(
@@ -508,19 +529,25 @@ fn back_up(args: &BackupArgs, data_dir: &Path, output: &Output) -> Result<(), Fa
     Ok(())
 }
 
+/// Refuses to put an identity where there is one.
+fn no_identity_yet(folder: &Path) -> Result<(), Failure> {
+    if !Identity::exists(folder) {
+        return Ok(());
+    }
+    let text = format!(
+        "there is an identity in {} already: move that folder away first, and keep it if it was \
+         ever used",
+        folder.display()
+    );
+    Err(failure(ErrorKind::Conflict, text))
+}
+
 fn restore(args: &RestoreArgs, data_dir: &Path, output: &Output) -> Result<(), Failure> {
     // Before anybody is asked for anything.
     backup::look(&args.file).map_err(|error| exit::backup(&error))?;
     let folder = folder(data_dir);
     let _lock = DataDir::open(data_dir).map_err(|error| exit::opening(&error))?;
-    if Identity::exists(&folder) {
-        let text = format!(
-            "there is an identity in {} already: move that folder away first, and keep it if it \
-             was ever used",
-            folder.display()
-        );
-        return Err(failure(ErrorKind::Conflict, text));
-    }
+    no_identity_yet(&folder)?;
     let passphrase = match &args.passphrase_file {
         Some(path) => one_line(&secret_file(path)?),
         None => terminal(output, "give --passphrase-file FILE")?

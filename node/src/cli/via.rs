@@ -1,6 +1,6 @@
-//! `discover --via`: asks one node or a few, keeps nothing, believes nothing.
+//! `--via`: asks one node or a few, keeps nothing, believes nothing.
 //!
-//! The rows go through the same admission as those of a running node, in a
+//! The rows of a search go through the same admission as those of a running node, in a
 //! directory that lives as long as the question; what the node says about them
 //! beyond their signatures — how many match, whom it would trust as a witness —
 //! is shown as its word.
@@ -13,9 +13,11 @@ use homehost_directory::core::{MONO_ORIGIN, Output as Told};
 use homehost_directory::{Admission, Directory, Moment, Query, Refusal, Source};
 use homehost_mesh::Multiaddr;
 use homehost_mesh::ask::{AskConnection, AskError};
+use homehost_protocol::chain::Chain;
 use homehost_protocol::limits::{QUERY_ROWS_MAX, QUERY_TEXT_BYTES_MAX, RPC_CHAINS_MAX};
 use homehost_protocol::rpc::{Request, Response};
-use homehost_protocol::{NetworkName, RootId, ServerId, UnixMillis};
+use homehost_protocol::validate::NoChains;
+use homehost_protocol::{NetworkName, Record, RootId, ServerId, UnixMillis, Verdict, validate};
 use homehost_runtime::wall_ms;
 
 use crate::control::views;
@@ -70,15 +72,7 @@ pub(crate) async fn discover(address: &Multiaddr, query: Query) -> Result<Found,
         let ask = query.to_peer(u16::try_from(limit).unwrap_or(u16::MAX));
         let request = Request::Query { query: ask, cursor: cursor.clone() };
         let response = node.request(request).await.map_err(unsaid)?;
-        if let Some(trouble) = response.trouble {
-            let text = format!("the node at {address} has no answer: {trouble}");
-            return Err(failure(ErrorKind::Unavailable, text));
-        }
-        let network = response.network.clone().or_else(|| node.network().cloned());
-        let Some(network) = network else {
-            let text = format!("the node at {address} does not say which network it is in");
-            return Err(failure(ErrorKind::Unavailable, text));
-        };
+        let network = answered(address, &node, &response)?;
         let reading = reading.get_or_insert_with(|| Reading::new(network, is_near(address)));
         let next = response.cursor.clone();
         let before = reading.ids.len();
@@ -125,6 +119,72 @@ pub(crate) fn union<'a>(answers: impl Iterator<Item = &'a Found>) -> Vec<Directo
         }
     }
     rows
+}
+
+/// A root's key chain, as a node gave it.
+#[derive(Debug)]
+pub(crate) struct KnownChain {
+    pub(crate) chain: Chain,
+    /// The node's network.
+    pub(crate) network: NetworkName,
+    /// When it was signed.
+    pub(crate) issued: UnixMillis,
+}
+
+/// Asks the node at an address for the key chains of a root: none when it knows
+/// none, two when it knows two that contradict each other.
+///
+/// # Errors
+/// When it cannot be asked, does not answer, or answers what does not hold.
+pub(crate) async fn chains(address: &Multiaddr, root: RootId) -> Result<Vec<KnownChain>, Failure> {
+    let unsaid = |error: AskError| explain(address, &error);
+    let mut node = AskConnection::connect(address, CONNECT).await.map_err(unsaid)?;
+    let response = node.request(Request::Chains { roots: vec![root] }).await.map_err(unsaid)?;
+    let network = answered(address, &node, &response)?;
+    let mut chains = Vec::new();
+    for held in response.records {
+        let now = UnixMillis(wall_ms());
+        let wrong = |why: &dyn std::fmt::Display| {
+            let text = format!(
+                "the node at {address} gave a key chain that does not hold: {why}; is the clock \
+                 of this machine right? Otherwise ask another node"
+            );
+            failure(ErrorKind::Denied, text)
+        };
+        let validated = match validate(&held.envelope, &network, &NoChains, now) {
+            Verdict::Accept(validated) => validated,
+            Verdict::Reject(reason) => return Err(wrong(&reason)),
+            Verdict::Ignore(reason) => return Err(wrong(&reason)),
+            Verdict::NeedChain(_) => return Err(wrong(&"it is no key chain")),
+        };
+        let Record::KeyChain(body) = &validated.record else {
+            return Err(wrong(&"it is no key chain"));
+        };
+        let chain = Chain::verify(body).map_err(|error| wrong(&error))?;
+        if chain.root() != root {
+            return Err(wrong(&"it is of another root"));
+        }
+        let issued = validated.header.issued;
+        chains.push(KnownChain { chain, network: network.clone(), issued });
+    }
+    Ok(chains)
+}
+
+/// The network of an answer, if it is one.
+fn answered(
+    address: &Multiaddr,
+    node: &AskConnection,
+    response: &Response,
+) -> Result<NetworkName, Failure> {
+    if let Some(trouble) = response.trouble {
+        let text = format!("the node at {address} has no answer: {trouble}");
+        return Err(failure(ErrorKind::Unavailable, text));
+    }
+    let network = response.network.clone().or_else(|| node.network().cloned());
+    network.ok_or_else(|| {
+        let text = format!("the node at {address} does not say which network it is in");
+        failure(ErrorKind::Unavailable, text)
+    })
 }
 
 /// What came, as far as it holds.

@@ -274,6 +274,35 @@ fn a_crash_at_any_moment_of_a_rotation_leaves_an_identity_that_signs() {
 }
 
 #[test]
+fn a_crash_at_any_moment_of_a_recovery_leaves_one_that_goes_on() {
+    let phrase = Phrase::of_entropy(&[7; 16]);
+    let lost = tempfile::tempdir().unwrap();
+    let chain = Identity::create(lost.path(), &phrase, Keep::Nothing).unwrap().chain().clone();
+    let recover = |dir: &Path, phrase: &Phrase| {
+        Identity::recover(dir, chain.clone(), |prepared| rotation(prepared, phrase))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    recover(dir.path(), &Phrase::of_entropy(&[8; 16])).unwrap_err();
+    assert!(!Identity::exists(dir.path()), "wrong words bring nothing back");
+    let back = recover(dir.path(), &phrase).unwrap();
+    assert_eq!((back.root(), back.chain().epoch()), (chain.root(), 1));
+    assert_eq!(back.phrase_state(), PhraseState::WithOwner);
+    let whole = files(dir.path());
+    recover(dir.path(), &phrase).unwrap_err();
+    assert_eq!(files(dir.path()), whole, "it is not replaced");
+
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("pending.key"), &whole["device.key"]).unwrap();
+    assert_eq!(recover(dir.path(), &phrase).unwrap().chain(), back.chain());
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("pending.key"), &whole["device.key"]).unwrap();
+    fs::write(dir.path().join("chain"), &whole["chain"]).unwrap();
+    assert!(Identity::exists(dir.path()));
+    let opened = Identity::open(dir.path()).unwrap();
+    assert_eq!((opened.chain(), opened.standing()), (back.chain(), Standing::Signs(0)));
+}
+
+#[test]
 fn what_is_begun_twice_has_one_key() {
     let known = Known::new();
     let mut identity = known.open();

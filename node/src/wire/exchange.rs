@@ -11,7 +11,8 @@ use homehost_directory::truth::Truth;
 use homehost_directory::{
     Admission, DirectoryHandle, Heard, Judgement, Refusal, RowStatus, Source,
 };
-use homehost_mesh::{GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
+use homehost_mesh::{DhtAnswer, GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
+use homehost_protocol::dht::DhtKey;
 use homehost_protocol::gossip::decode_batch;
 use homehost_protocol::limits::{RPC_CHAINS_MAX, RPC_IDS_MAX};
 use homehost_protocol::rpc::{HeldRecord, Request, Response, Set};
@@ -21,6 +22,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::announce::Announcer;
 use super::join::ip_of;
+use super::phone_book::take_in;
 use super::witness::Witness;
 pub(crate) use repair::RepairStats;
 use repair::{Repair, Snapshots};
@@ -48,6 +50,14 @@ const FETCHED_MAX: usize = 1024;
 /// How long they are remembered.
 const FETCH_PAUSE: Duration = Duration::from_secs(20);
 
+/// Key chains that are looked for in the DHT at one time for those who only
+/// search.
+const SEEKS_MAX: usize = 4;
+
+/// How long that may take: a bootstrap node that passes the question on waits
+/// for 4.5 seconds.
+const SEEK_TIME_MAX: Duration = Duration::from_millis(3500);
+
 /// Carries between mesh and directory until the mesh ends.
 pub(crate) struct Exchange {
     mesh: MeshHandle,
@@ -55,6 +65,7 @@ pub(crate) struct Exchange {
     announcer: Announcer,
     witness: Witness,
     fetches: Arc<Semaphore>,
+    seeks: Arc<Semaphore>,
     /// Each connected peer's questions that are under way, by references.
     fetching: BTreeMap<NodeId, Arc<()>>,
     fetched: BTreeMap<ServerId, Instant>,
@@ -87,6 +98,7 @@ impl Exchange {
             announcer,
             witness,
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
+            seeks: Arc::new(Semaphore::new(SEEKS_MAX)),
             fetching: BTreeMap::new(),
             fetched: BTreeMap::new(),
             fetched_order: VecDeque::new(),
@@ -237,11 +249,39 @@ impl Exchange {
                 self.compare(from, (set, on_link), message, reply).await;
                 return;
             }
+            // Peers that hold a replica can look themselves.
+            Request::Chains { roots } if roots.len() == 1 && !self.holders.contains_key(&from) => {
+                self.seek_chain(roots[0], on_link, reply).await;
+                return;
+            }
             request => self.directory.answer(request, on_link).await,
         };
         if let Ok(response) = response {
             self.mesh.respond(reply, response).await;
         }
+    }
+
+    /// Gives a root's key chain, from the DHT if it is not here yet: of a root
+    /// without rows it comes by a comparison only.
+    async fn seek_chain(&self, root: RootId, on_link: bool, reply: ReplyToken) {
+        let request = Request::Chains { roots: vec![root] };
+        let Ok(known) = self.directory.answer(request.clone(), on_link).await else { return };
+        let lacks = known.records.is_empty();
+        let place = self.seeks.clone().try_acquire_owned().ok().filter(|_| lacks);
+        let Some(place) = place else { return self.mesh.respond(reply, known).await };
+        let (mesh, directory) = (self.mesh.clone(), self.directory.clone());
+        tokio::spawn(async move {
+            let _held = place;
+            let sought = mesh.dht_get(DhtKey::Chain(root));
+            if let Ok(Ok(DhtAnswer { best: Some(chain), .. })) =
+                tokio::time::timeout(SEEK_TIME_MAX, sought).await
+            {
+                take_in(&directory, chain).await;
+            }
+            if let Ok(response) = directory.answer(request, on_link).await {
+                mesh.respond(reply, response).await;
+            }
+        });
     }
 
     /// Answers a step of a comparison, beside the loop: it takes milliseconds in

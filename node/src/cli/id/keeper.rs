@@ -28,7 +28,7 @@ pub(super) enum Keeper {
 pub(super) fn no_identity(data_dir: &Path) -> Failure {
     let text = format!(
         "no node is running in {}, and there is no identity yet: `homehost up` makes one, \
-         `homehost id restore FILE` brings one back",
+         `homehost id restore FILE` or `homehost id recover ROOT --via ADDR` brings one back",
         data_dir.display()
     );
     failure(ErrorKind::Unavailable, text)
