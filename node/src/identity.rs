@@ -336,6 +336,19 @@ impl Identity {
         })
     }
 
+    /// Whether it came from a backup and has not heard from others since.
+    pub(crate) fn is_fresh_from_backup(path: &Path) -> bool {
+        path.join(folder::RESTORED).exists()
+    }
+
+    /// Others were asked what became of these keys.
+    ///
+    /// # Errors
+    /// When the note cannot be removed.
+    pub(crate) fn heard_from_others(&self) -> Result<(), IdentityError> {
+        self.folder.remove(folder::RESTORED)
+    }
+
     /// When the chain was written here, for a person.
     fn chain_learned(&self) -> String {
         let modified = std::fs::metadata(self.folder.path(folder::CHAIN))

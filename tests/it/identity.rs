@@ -218,7 +218,15 @@ fn a_backup_brings_the_same_root_back() {
     }
     let restored = back.ok(&["id", "restore", &backup, "--passphrase-file", &right]);
     assert!(restored["message"].as_str().is_some_and(|text| text.contains("homehost up")));
+    // Before it has heard what became of the keys since, a rotation is a risk.
+    let refusal = back.cli(&["id", "rotate", "--phrase-file", &no_backup]).refusal(4);
+    assert!(refusal.contains("--force"), "{refusal}");
+    back.set_bootstrap(&[&node.address()]);
     back.start();
+    let note = back.data_dir().join("identity/restored");
+    eventually(FOUND, "it has heard from others", || {
+        if note.exists() { Err("not yet".into()) } else { Ok(()) }
+    });
     let view = back.ok(&["id"]);
     for same in ["root", "key", "key_epoch", "device", "phrase"] {
         assert_eq!(view[same], before[same], "{same}");

@@ -105,6 +105,9 @@ pub(crate) struct RotateArgs {
     /// Let the other machines sign after it, too [default: asked in a terminal, otherwise no]
     #[arg(long)]
     keep_devices: bool,
+    /// Rotate although others were not heard since a backup was restored
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -346,6 +349,13 @@ async fn rotate(args: &RotateArgs, data_dir: &Path, output: &Output) -> Result<(
     let mut keeper = Keeper::open(data_dir)?;
     let view = keeper.view().await?;
     needs_phrase(&view)?;
+    if Identity::is_fresh_from_backup(&folder(data_dir)) && !args.force {
+        let text = "this identity came from a backup and has not met others since: if it was \
+                    rotated after that backup, another rotation would contradict the first for \
+                    ever. Run `homehost up` until it has a peer for some seconds, then rotate; \
+                    --force rotates all the same";
+        return Err(failure(ErrorKind::WrongState, text));
+    }
     let phrase = read_phrase(&args.phrase, output)?;
     let (prepared, _) = keeper.prepare().await?;
     let (by, next) = recovery_key(&phrase, &prepared)?;

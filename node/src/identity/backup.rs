@@ -224,6 +224,7 @@ impl Contents {
         if machine == Machine::Same {
             folder.write(folder::NODE_KEY, &self.node)?;
         }
+        folder.write(folder::RESTORED, b"see `homehost id rotate`\n")?;
         // Whether it can be opened is known before it takes its place.
         drop(Identity::open(&folder.0)?);
         // There may be an empty folder, which some systems do not replace.

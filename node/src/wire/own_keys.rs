@@ -58,6 +58,10 @@ impl OwnKeys {
                         look += 1;
                         if look % ASK == 1 {
                             self.fetch(self.keys.look(|identity| identity.root())).await;
+                            let noted = self.keys.look(|identity| identity.heard_from_others());
+                            if let Err(error) = noted {
+                                tracing::warn!("failed to note what others know: {error}");
+                            }
                         }
                     }
                 }
