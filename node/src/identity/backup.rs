@@ -209,6 +209,13 @@ impl Contents {
             return Err(IdentityError::Taken(text).into());
         }
         let io_error = |source| BackupError::Io { path: path.to_owned(), source };
+        if fs::read_dir(path).is_ok_and(|mut files| files.next().is_some()) {
+            let text = format!(
+                "{} holds files that are no whole identity: move that folder away first",
+                path.display()
+            );
+            return Err(IdentityError::Taken(text).into());
+        }
         let beside = path.with_extension("restoring");
         match fs::remove_dir_all(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
