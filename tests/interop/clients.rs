@@ -152,7 +152,7 @@ fn of_a_liars_answer_only_what_holds_is_shown() {
     let all = json!([{"network": test.network(), "matching": 9_999, "records": records}]);
     let (answer, _) = discover(&test, &liar(&js, "mixed", &all), &[]);
     assert_eq!(shown(&answer), ["Good"]);
-    let refused = answer.stderr.lines().filter(|line| line.starts_with("refused 1 record: "));
+    let refused = answer.stderr.lines().filter(|line| line.starts_with("refused 1 record of it: "));
     assert_eq!(refused.count(), 4, "each by its reason: {}", answer.stderr);
 
     // It says that it is in another network, and that is what is believed.
