@@ -31,7 +31,7 @@ use crate::identity::keys::{OwnChain, SignerState, Signing};
 
 mod chain;
 
-use chain::{CHAIN_ROW, ChainRecord, ChainSaid};
+use chain::{CHAIN_ROW, ChainSaid};
 
 mod reach;
 
@@ -64,17 +64,9 @@ pub(crate) struct Announcer {
     speaking: watch::Receiver<bool>,
     problems: watch::Receiver<Problems>,
     said: Arc<Notify>,
-    chain: watch::Receiver<Option<ChainRecord>>,
 }
 
 impl Announcer {
-    /// The record of the own key chain as it stands, for whoever passes it on.
-    /// None while this node is not the one to sign it: another device is.
-    #[expect(dead_code, reason = "the DHT will ask for it")]
-    pub(crate) fn chain_record(&self) -> watch::Receiver<Option<ChainRecord>> {
-        self.chain.clone()
-    }
-
     /// Others can hear this node again.
     pub(crate) fn rejoined(&self) {
         // A full queue already holds what makes it speak again.
@@ -135,7 +127,6 @@ impl Announcement {
         let said = Arc::<Notify>::default();
         let (speaking_in, speaking) = watch::channel(publisher.says_anything());
         let (problems_in, problems) = watch::channel(Problems::default());
-        let (chain_in, chain_record) = watch::channel(None);
         let task = AnnounceTask {
             chain: ChainSaid::at_start(chain, self.directory.now().wall),
             state,
@@ -144,11 +135,10 @@ impl Announcement {
             inbox,
             speaking: speaking_in,
             problems: problems_in,
-            chain_record: chain_in,
             reach: BTreeMap::new(),
             said: said.clone(),
         };
-        Ok((Announcer { told, speaking, problems, said, chain: chain_record }, task))
+        Ok((Announcer { told, speaking, problems, said }, task))
     }
 
     /// What this root said here before, as far as it can still be taken back or
@@ -221,10 +211,9 @@ pub(crate) struct AnnounceTask {
     inbox: mpsc::Receiver<Told>,
     speaking: watch::Sender<bool>,
     problems: watch::Sender<Problems>,
-    /// Who reached our servers, as it was said last.
-    reach: BTreeMap<ServerId, Vec<u8>>,
+    /// Who reached our servers, as it was said last, and its record.
+    reach: BTreeMap<ServerId, (ReachAttest, Vec<u8>)>,
     said: Arc<Notify>,
-    chain_record: watch::Sender<Option<ChainRecord>>,
 }
 
 impl AnnounceTask {
@@ -269,6 +258,10 @@ impl AnnounceTask {
         self.publisher.rejoined();
         self.problems.send_replace(Problems::default());
         self.tick().await;
+        // The witnesses' word is about the server and not about our key.
+        for (id, (reach, _)) in std::mem::take(&mut self.reach) {
+            self.say_reach(id, reach).await;
+        }
     }
 
     async fn tick(&mut self) {
@@ -355,7 +348,7 @@ impl AnnounceTask {
                         far.entry(topic).or_default()
                     };
                     if let Proposal::Listing(id, _) = &proposal {
-                        to.extend(self.reach.get(id).cloned());
+                        to.extend(self.reach.get(id).map(|(_, envelope)| envelope.clone()));
                     }
                     to.push(envelope);
                     self.publisher.said(proposal, now);

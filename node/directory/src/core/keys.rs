@@ -124,11 +124,13 @@ impl Directory {
             })
             .copied()
             .collect();
+        // Only this root's: chains come by the thousand, and so do presences.
         let presences: Vec<_> = self
-            .presences
-            .iter()
-            .filter(|(device, presence)| device.0 == root && ended(presence.order.0, device.1))
-            .map(|(device, presence)| (*device, presence.rec_id))
+            .devices
+            .range((root, 0)..=(root, u8::MAX))
+            .filter_map(|device| Some((*device, self.presences.get(device)?)))
+            .filter(|(device, presence)| ended(presence.order.0, device.1))
+            .map(|(device, presence)| (device, presence.rec_id))
             .collect();
         for (device, rec_id) in presences {
             self.presences.remove(&device);

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 const REJOIN_PAUSE: Duration = Duration::from_secs(30);
 
 /// The envelope of a key chain's record.
-pub(crate) type ChainRecord = Arc<[u8]>;
+type ChainRecord = Arc<[u8]>;
 
 /// What was said of the own chain last, and what is due.
 #[derive(Default)]
@@ -90,7 +90,6 @@ impl AnnounceTask {
         let revoked = self.state.chain.operating_key().is_none();
         // Nobody can sign it anew after a revocation.
         if stands && (!old || revoked) {
-            self.tell_chain();
             return;
         }
         if self.chain.paused.is_some_and(|at| at.elapsed() < PAUSE) {
@@ -109,18 +108,6 @@ impl AnnounceTask {
                 self.chain.paused = Some(Instant::now());
             }
         }
-        self.tell_chain();
-    }
-
-    fn tell_chain(&self) {
-        let record = self.chain.said.as_ref().map(|said| said.envelope.clone());
-        self.chain_record.send_if_modified(|told| {
-            let changed = *told != record;
-            if changed {
-                *told = record;
-            }
-            changed
-        });
     }
 
     /// Signs and keeps the record, or takes the one that came with a revocation;
@@ -148,7 +135,7 @@ impl AnnounceTask {
         self.parts.ledger.commit(batch).await?;
         let admitted = self.parts.directory.admit(vec![(envelope.clone(), Source::Own)]).await?;
         match admitted.admissions.into_iter().next() {
-            Some(Admission::Refused(Refusal::NotKept | Refusal::Known)) => {}
+            Some(Admission::Refused(Refusal::Known)) => {}
             Some(Admission::Refused(refusal)) => return Err(refusal.into()),
             _ => {}
         }

@@ -11,10 +11,12 @@ use super::AnnounceTask;
 impl AnnounceTask {
     /// Signs and says who reached a server.
     pub(super) async fn say_reach(&mut self, id: ServerId, reach: ReachAttest) {
+        let servers = self.parts.servers.borrow().clone();
+        self.reach.retain(|id, _| servers.contains_key(id));
         let near = self.parts.network.is_main() && reach.address.scope() != Scope::Global;
-        match self.sign_reach(id, reach).await {
+        match self.sign_reach(id, reach.clone()).await {
             Ok(envelope) => {
-                self.reach.insert(id, envelope.clone());
+                self.reach.insert(id, (reach, envelope.clone()));
                 if near {
                     self.offer_to_link(&[envelope]);
                 } else {
