@@ -18,6 +18,11 @@ impl UnixMillis {
         Self(self.0.saturating_add(span.as_millis().try_into().unwrap_or(u64::MAX)))
     }
 
+    /// This moment less a span, saturating.
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span.as_millis().try_into().unwrap_or(u64::MAX)))
+    }
+
     /// How long after `earlier` this moment is; zero when it is before.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -401,7 +401,10 @@ impl Actor {
             }
             Command::Set { set, on_link, reply } => drop(reply.send(self.core.set(set, on_link))),
             Command::Wanted { ids, reply } => drop(reply.send(self.core.wanted(ids, now))),
-            Command::Met { node, ip } => self.core.met(node, ip, now),
+            Command::Met { node, ip } => {
+                let outputs = self.core.met(node, ip, now);
+                self.perform(outputs).await;
+            }
             Command::Witnesses(id, reply) => drop(reply.send(self.core.witnesses_of(&id))),
             Command::Chain(root, reply) => {
                 let chain = self.core.chain(&root).cloned();

@@ -312,7 +312,9 @@ impl Directory {
     /// What is looked at every few seconds.
     fn look(&mut self, now: Moment, outputs: &mut Vec<Output>) {
         self.note_silence(now, outputs);
-        self.witnesses.tick(now.mono);
+        let forgotten = self.witnesses.tick(now.mono).into_iter();
+        let forget = |node| Output::Forget { key: row::witness_key(&self.network, &node) };
+        outputs.extend(forgotten.map(forget));
         self.unwanted.retain(|_, until| *until > now.mono);
         let over = self.reach.iter().filter(|(_, held)| held.header.expires() <= now.wall);
         for id in over.map(|(id, _)| *id).collect::<Vec<_>>() {

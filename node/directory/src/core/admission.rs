@@ -322,6 +322,7 @@ impl Directory {
                 if old { Loaded::Damaged } else { Loaded::Elsewhere }
             }
             Some(KeyKind::Listing) => self.load_row(key, value, now),
+            Some(KeyKind::Witness) => self.load_witness(key, value, now),
             Some(KeyKind::Chain | KeyKind::Reach) => self.load_record(key, value, now),
         }
     }

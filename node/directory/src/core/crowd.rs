@@ -56,6 +56,25 @@ impl Block {
     }
 }
 
+/// Which address of its block: all that is kept of one beside the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Within {
+    V4(u8),
+    V6([u8; 10]),
+}
+
+impl Within {
+    fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::V4(ip.octets()[3]),
+            IpAddr::V6(ip) => {
+                let [.., a, b, c, d, e, f, g, h, i, j] = ip.octets();
+                Self::V6([a, b, c, d, e, f, g, h, i, j])
+            }
+        }
+    }
+}
+
 /// Where a row counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -95,7 +114,7 @@ const LAST: Seat = ([u8::MAX; 8], [u8::MAX; 8], Slot::LAST);
 #[derive(Debug, Default)]
 struct Rows {
     seats: BTreeSet<Seat>,
-    blocks: BTreeMap<(Block, Seat), IpAddr>,
+    blocks: BTreeMap<(Block, Seat), Within>,
     /// How many rows a block has, if it has several.
     counts: BTreeMap<Block, u32>,
     /// Those blocks by the number of their rows.
@@ -107,7 +126,7 @@ impl Rows {
         self.seats.insert(seat);
         if let (Some(block), Some(ip)) = (place.block(), place.ip) {
             let before = self.count(block);
-            self.blocks.insert((block, seat), ip);
+            self.blocks.insert((block, seat), Within::of(ip));
             self.resize(block, before, before + 1);
         }
     }
@@ -138,15 +157,16 @@ impl Rows {
     }
 
     /// The rows of a block, the youngest last.
-    fn of_block(&self, block: Block) -> impl DoubleEndedIterator<Item = (&Seat, &IpAddr)> {
+    fn of_block(&self, block: Block) -> impl DoubleEndedIterator<Item = (&Seat, &Within)> {
         let rows = self.blocks.range((block, FIRST)..=(block, LAST));
-        rows.map(|((_, seat), ip)| (seat, ip))
+        rows.map(|((_, seat), within)| (seat, within))
     }
 
     /// The youngest row of the block, of one address or of all, with how many
     /// there are.
     fn youngest_of(&self, block: Block, ip: Option<IpAddr>) -> (usize, Option<Seat>) {
-        let of = |(_, at): &(&Seat, &IpAddr)| ip.is_none_or(|ip| **at == ip);
+        let within = ip.map(Within::of);
+        let of = |(_, at): &(&Seat, &Within)| within.is_none_or(|within| **at == within);
         let count = match ip {
             Some(_) => self.of_block(block).filter(of).count(),
             None => self.count(block) as usize,

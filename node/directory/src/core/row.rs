@@ -6,7 +6,8 @@ use std::time::Duration;
 use homehost_protocol::record::Header;
 use homehost_protocol::record::presence::ServerPresence;
 use homehost_protocol::{
-    JoinAddress, NetworkName, Presence, RecId, RootId, Scope, ServerId, ServerListing, UnixMillis,
+    JoinAddress, NetworkName, NodeId, Presence, RecId, RootId, Scope, ServerId, ServerListing,
+    UnixMillis,
 };
 
 use super::crowd::Place;
@@ -318,12 +319,19 @@ pub(super) fn reach_key(network: &NetworkName, id: &ServerId) -> Vec<u8> {
     [network.as_str().as_bytes(), b"/r", id.as_ref()].concat()
 }
 
+/// Key of a node that was met, in the replica.
+pub(super) fn witness_key(network: &NetworkName, node: &NodeId) -> Vec<u8> {
+    [network.as_str().as_bytes(), b"/w", &node.0].concat()
+}
+
 /// What lies under a key of the replica, in the order in which it is read:
-/// chains before what they sign, listings before who reached them.
+/// chains before what they sign, listings and witnesses before who reached
+/// what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum KeyKind {
     Chain,
     Listing,
+    Witness,
     Reach,
 }
 
@@ -334,11 +342,13 @@ pub(super) fn kind_of_key(network: &NetworkName, key: &[u8]) -> Option<KeyKind> 
         (0, _) if rest.len() == ServerId::LEN => Some(KeyKind::Listing),
         (1, b'k') => Some(KeyKind::Chain),
         (1, b'r') => Some(KeyKind::Reach),
+        (1, b'w') => Some(KeyKind::Witness),
         _ => None,
     }
 }
 
-/// A record as it lies in the replica; only rows are ever stale.
+/// A record as it lies in the replica; only rows are ever stale. Of a witness
+/// the network of its address stands in place of an envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stored<'a> {
     pub(super) first_seen: UnixMillis,

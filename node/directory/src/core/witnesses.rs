@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use homehost_protocol::{NodeId, Scope};
 
+use super::Moment;
+use super::row::Stored;
+
 /// Witnesses that are remembered without having been met.
 const KNOWN_MAX: usize = 16_384;
 
@@ -25,6 +28,10 @@ const OLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// How long after it was last heard of a witness is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(48 * 3600);
+
+/// How often it is noted on disk that a node was met: what a restart may make
+/// it older by.
+const NOTED_EVERY: Duration = Duration::from_secs(3600);
 
 /// Rows for which one witness counts: what an honest one can look at within the
 /// life of its word, and a bound on what a liar with an address is worth.
@@ -58,11 +65,43 @@ pub fn net_of(ip: IpAddr) -> Option<Net> {
     })
 }
 
+impl Net {
+    /// The bytes on disk; of no network, none.
+    fn bytes(net: Option<&Self>) -> &[u8] {
+        match net {
+            None => &[],
+            Some(Self::V4(bytes)) => bytes,
+            Some(Self::V6(bytes)) => bytes,
+        }
+    }
+
+    /// Reads them; the outer `None` is for bytes that are none of these.
+    fn read(bytes: &[u8]) -> Option<Option<Self>> {
+        match *bytes {
+            [] => Some(None),
+            [a, b] => Some(Some(Self::V4([a, b]))),
+            [a, b, c, d] => Some(Some(Self::V6([a, b, c, d]))),
+            _ => None,
+        }
+    }
+}
+
+/// What is to be done on disk after a node was met.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// What to keep of it, if that is due.
+    pub(super) keep: Option<Vec<u8>>,
+    /// Who has made way for it.
+    pub(super) forget: Option<NodeId>,
+}
+
 #[derive(Debug)]
 struct Known {
     first_heard: Duration,
     last_heard: Duration,
     met: Option<Duration>,
+    /// When it was last noted on disk that it was met.
+    noted: Option<Duration>,
     /// None for a near node, which counts by itself.
     net: Option<Net>,
     rows: u16,
@@ -78,21 +117,53 @@ pub(super) struct Witnesses {
 
 impl Witnesses {
     /// This node is connected to that one.
-    pub(super) fn met(&mut self, node: NodeId, ip: Option<IpAddr>, now: Duration) {
-        // Nobody can crowd out those that this node meets, but others that it
-        // meets later.
-        let met = |known: &Known| known.met.is_some();
-        if !self.known.get(&node).is_some_and(met) && self.met >= MET_MAX {
-            let times = self.known.iter().filter_map(|(id, known)| Some((known.met?, *id)));
-            if let Some((_, oldest)) = times.min() {
-                self.known.remove(&oldest);
-                self.met -= 1;
-            }
+    pub(super) fn met(&mut self, node: NodeId, ip: Option<IpAddr>, now: Moment) -> Noted {
+        let mut noted = Noted { keep: None, forget: self.make_way(&node) };
+        let known = self.entry(node, now.mono);
+        let is_first = known.met.replace(now.mono).is_none();
+        let net = ip.and_then(net_of);
+        let is_due = known.noted.is_none_or(|at| at + NOTED_EVERY <= now.mono) || known.net != net;
+        known.net = net;
+        if is_due {
+            known.noted = Some(now.mono);
+            let first = now.mono.saturating_sub(known.first_heard);
+            let first_seen = now.wall.minus(first);
+            let envelope = Net::bytes(known.net.as_ref());
+            let stored = Stored { first_seen, seen: now.wall, stale: false, envelope };
+            noted.keep = Some(stored.encode());
         }
-        self.met += usize::from(!self.known.get(&node).is_some_and(met));
-        let known = self.entry(node, now);
-        known.met = Some(now);
-        known.net = ip.and_then(net_of);
+        self.met += usize::from(is_first);
+        noted
+    }
+
+    /// Takes in what was noted of a node that was met before the start.
+    /// Whether it still matters.
+    pub(super) fn load(&mut self, node: NodeId, stored: &Stored<'_>, now: Moment) -> bool {
+        let Some(net) = Net::read(stored.envelope) else { return false };
+        let at = |wall| now.mono.saturating_sub(now.wall.since(wall));
+        let met = at(stored.seen);
+        if met + FORGET_AFTER <= now.mono || self.met >= MET_MAX {
+            return false;
+        }
+        let known = self.entry(node, now.mono);
+        known.first_heard = at(stored.first_seen).min(known.first_heard);
+        (known.met, known.noted, known.net) = (Some(met), Some(met), net);
+        self.met += 1;
+        true
+    }
+
+    /// Nobody can crowd out those that this node meets, but others that it
+    /// meets later.
+    fn make_way(&mut self, node: &NodeId) -> Option<NodeId> {
+        let is_met = self.known.get(node).is_some_and(|known| known.met.is_some());
+        if is_met || self.met < MET_MAX {
+            return None;
+        }
+        let times = self.known.iter().filter_map(|(id, known)| Some((known.met?, *id)));
+        let (_, oldest) = times.min()?;
+        self.known.remove(&oldest);
+        self.met -= 1;
+        Some(oldest)
     }
 
     /// A record names this witness.
@@ -103,19 +174,27 @@ impl Witnesses {
     }
 
     fn entry(&mut self, node: NodeId, now: Duration) -> &mut Known {
-        let new = Known { first_heard: now, last_heard: now, met: None, net: None, rows: 0 };
+        let new =
+            Known { first_heard: now, last_heard: now, met: None, noted: None, net: None, rows: 0 };
         self.known.entry(node).or_insert(new)
     }
 
-    /// Forgets who has not been heard of for long.
-    pub(super) fn tick(&mut self, now: Duration) {
+    /// Forgets who has not been heard of for long; returns those of them that
+    /// are noted on disk.
+    pub(super) fn tick(&mut self, now: Duration) -> Vec<NodeId> {
+        let mut noted = Vec::new();
         let count = &mut self.met;
-        self.known.retain(|_, known| {
+        self.known.retain(|node, known| {
             let last = known.last_heard.max(known.met.unwrap_or_default());
             let keep = last + FORGET_AFTER > now;
-            *count -= usize::from(!keep && known.met.is_some());
+            if !keep && known.met.is_some() {
+                *count -= 1;
+                noted.push(*node);
+            }
             keep
         });
+        noted.sort_unstable();
+        noted
     }
 
     /// Begins to count anew for how many rows each is used.

@@ -115,6 +115,66 @@ fn a_witness_that_is_met_later_counts_from_then_on() {
     }
 }
 
+/// A replica of what `outputs` said, in a directory that starts later.
+fn restarted(outputs: &[Output], seconds: u64) -> (Directory, Vec<Loaded>) {
+    let stored = outputs.iter().filter_map(|output| match output {
+        Output::Store { key, value } => Some((key.clone(), value.clone())),
+        _ => None,
+    });
+    let mut directory = directory();
+    let loaded = directory.load_all(stored.collect(), moment(seconds));
+    (directory, loaded.into_iter().map(|(_, loaded)| loaded).collect())
+}
+
+#[test]
+fn a_witness_that_was_met_counts_right_after_a_restart() {
+    let host = numbered(1);
+    let at = [8, 1, 1, 1];
+    let mut before = directory();
+    // Of one network two count once, after the restart as well.
+    let ips = [Ipv4Addr::new(9, 1, 0, 1), Ipv4Addr::new(9, 1, 200, 1), Ipv4Addr::new(9, 2, 0, 1)];
+    let mut outputs = Vec::new();
+    for (n, ip) in (1..).zip(ips) {
+        outputs.extend(before.met(node_id(n), Some(ip.into()), moment(0)));
+    }
+    for bytes in [listed(&host, at, 0), proof(&host, at, &[1, 2, 3, 4], 0)] {
+        let (admission, said) = before.admit(&bytes, Source::Gossip, moment(0));
+        assert_eq!(admission, Admission::New);
+        outputs.extend(said);
+    }
+    let hour = 3600;
+    let (after, loaded) = restarted(&outputs, hour);
+    assert_eq!(loaded, [Loaded::Row; 5]);
+    let row = view(&after, &host, hour).expect("the row");
+    assert_eq!((row.reach.proved, row.reach.said, row.standing), (2, 4, 3));
+    // What was met two days ago is over, and goes.
+    let (_, loaded) = restarted(&outputs[..3], 48 * hour);
+    assert_eq!(loaded, [Loaded::Damaged; 3]);
+}
+
+#[test]
+fn a_meeting_is_noted_once_an_hour_and_forgotten_with_its_witness() {
+    let mut directory = directory();
+    let mut noted = |n: u32, seconds| {
+        let mut node = [7; 32];
+        node[..4].copy_from_slice(&n.to_be_bytes());
+        directory.met(NodeId(node), None, moment(seconds))
+    };
+    let first = noted(0, 0);
+    assert!(matches!(&first[..], [Output::Store { .. }]), "{first:?}");
+    assert_eq!(noted(0, 3599), []);
+    assert_eq!(noted(0, 3600).len(), 1);
+    for n in 1..4096 {
+        assert_eq!(noted(n, 3601).len(), 1);
+    }
+    let crowded = noted(4096, 3602);
+    let [Output::Store { key, .. }] = &first[..] else { panic!("{first:?}") };
+    assert_eq!(crowded.first(), Some(&Output::Forget { key: key.clone() }));
+    let gone = directory.tick(moment(3602 + 48 * 3600));
+    let gone = gone.iter().filter(|output| matches!(output, Output::Forget { .. }));
+    assert_eq!(gone.count(), 4096);
+}
+
 #[test]
 fn one_witness_cannot_prove_without_end() {
     let mut directory = directory();
