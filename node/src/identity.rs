@@ -674,6 +674,7 @@ impl Identity {
             device: secret(folder::DEVICE_KEY)?,
             node: secret(folder::NODE_KEY)?,
             recovery: self.folder.read(folder::RECOVERY)?,
+            revocation: self.revocation(),
             created: UnixMillis(homehost_runtime::wall_ms()),
         })
     }

@@ -100,6 +100,9 @@ pub(crate) struct Contents {
     pub(super) device: Zeroizing<Vec<u8>>,
     pub(super) node: Zeroizing<Vec<u8>>,
     pub(super) recovery: Option<Zeroizing<Vec<u8>>>,
+    /// The record of a revocation, which others may still have to be told and
+    /// which nobody can sign again.
+    pub(super) revocation: Option<Vec<u8>>,
     pub(super) created: UnixMillis,
 }
 
@@ -128,6 +131,9 @@ impl Contents {
         if let Some(recovery) = &self.recovery {
             map.insert(4, Blob(recovery.to_vec()));
         }
+        if let Some(record) = &self.revocation {
+            map.insert(6, Blob(record.clone()));
+        }
         let bytes = Zeroizing::new(cbor::encode(&map));
         map.values_mut().for_each(|blob| blob.0.zeroize());
         bytes
@@ -137,12 +143,14 @@ impl Contents {
         let mut map: BTreeMap<u8, Blob> = cbor::decode(bytes).ok()?;
         let chain = cbor::decode::<KeyChain>(&map.remove(&1)?.0).ok()?;
         let created = map.remove(&5)?.0.try_into().map(u64::from_be_bytes).ok()?;
+        let revocation = map.remove(&6).map(|record| record.0);
         let mut secret = |key| map.remove(&key).map(|blob| Zeroizing::new(blob.0));
         let contents = Self {
             chain: Chain::verify(&chain).ok()?,
             device: secret(2).filter(|seed| seed.len() == 32)?,
             node: secret(3).filter(|seed| seed.len() == 32)?,
             recovery: secret(4),
+            revocation,
             created: UnixMillis(created),
         };
         Some(contents)
@@ -227,6 +235,9 @@ impl Contents {
         folder.write(folder::DEVICE_KEY, &self.device)?;
         if let Some(recovery) = &self.recovery {
             folder.write(folder::RECOVERY, recovery)?;
+        }
+        if let Some(record) = &self.revocation {
+            folder.write(folder::REVOCATION, record)?;
         }
         if machine == Machine::Same {
             folder.write(folder::NODE_KEY, &self.node)?;

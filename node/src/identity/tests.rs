@@ -346,6 +346,11 @@ fn after_a_revocation_nothing_is_signed_until_a_rotation() {
         assert_eq!(identity.revocation().as_deref(), Some(&b"record"[..]));
     }
     assert!(identity.add_device(DeviceKey::from_seed([9; 32]).public()).is_err());
+    // Whoever restores a backup of it goes on telling others.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = elsewhere.path().join("identity");
+    let back = identity.secrets().unwrap().restore(&folder, backup::Machine::Same).unwrap();
+    assert_eq!(back.revocation().as_deref(), Some(&b"record"[..]));
     let rotated = known.rotate(&[]);
     assert_eq!((rotated.chain().epoch(), rotated.standing()), (2, Standing::Signs(0)));
     assert_eq!(rotated.revocation(), None);
