@@ -9,6 +9,7 @@
 
 mod actor;
 pub mod core;
+pub mod fetched;
 pub mod port;
 pub mod proof;
 pub mod publisher;

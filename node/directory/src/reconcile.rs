@@ -9,6 +9,7 @@
 //! Pure: no I/O, no clock, no randomness. Fetching what is missing, and judging
 //! it, is the caller's.
 
+mod plan;
 mod wire;
 
 use std::collections::{HashSet, VecDeque};
@@ -60,6 +61,7 @@ pub enum ReconcileError {
     Over,
 }
 
+pub use plan::{Ended, Plan};
 pub use wire::RANGES_MAX;
 use wire::{Bound, Range};
 

@@ -3,10 +3,11 @@
 
 mod repair;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use homehost_directory::fetched::Fetched;
 use homehost_directory::truth::Truth;
 use homehost_directory::{
     Admission, DirectoryHandle, Heard, Judgement, Refusal, RowStatus, Source,
@@ -14,7 +15,7 @@ use homehost_directory::{
 use homehost_mesh::{DhtAnswer, GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
 use homehost_protocol::dht::DhtKey;
 use homehost_protocol::gossip::decode_batch;
-use homehost_protocol::limits::{RPC_CHAINS_MAX, RPC_IDS_MAX};
+use homehost_protocol::limits::RPC_CHAINS_MAX;
 use homehost_protocol::rpc::{HeldRecord, Request, Response, Set};
 use homehost_protocol::{NodeId, RootId, Scope, ServerId, UnixMillis};
 use homehost_runtime::{Shutdown, wall_ms};
@@ -44,12 +45,6 @@ const FETCHES_MAX: usize = 16;
 /// How many of them at one peer: who does not answer must not hold up others.
 const FETCHES_PER_PEER: usize = 2;
 
-/// Servers fetched lately, which are not asked for again at once: a presence
-/// can name servers whose listing nobody has.
-const FETCHED_MAX: usize = 1024;
-/// How long they are remembered.
-const FETCH_PAUSE: Duration = Duration::from_secs(20);
-
 /// Key chains that are looked for in the DHT at one time for those who only
 /// search.
 const SEEKS_MAX: usize = 4;
@@ -68,8 +63,7 @@ pub(crate) struct Exchange {
     seeks: Arc<Semaphore>,
     /// Each connected peer's questions that are under way, by references.
     fetching: BTreeMap<NodeId, Arc<()>>,
-    fetched: BTreeMap<ServerId, Instant>,
-    fetched_order: VecDeque<ServerId>,
+    fetched: Fetched,
     /// Connected peers that keep a replica, and whether they are on the link.
     holders: BTreeMap<NodeId, bool>,
     /// Those of them whose address the directory has been told.
@@ -100,8 +94,7 @@ impl Exchange {
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             seeks: Arc::new(Semaphore::new(SEEKS_MAX)),
             fetching: BTreeMap::new(),
-            fetched: BTreeMap::new(),
-            fetched_order: VecDeque::new(),
+            fetched: Fetched::default(),
             holders: BTreeMap::new(),
             met: BTreeSet::new(),
             met_at: None,
@@ -319,27 +312,15 @@ impl Exchange {
     }
 
     /// Asks a peer for servers that a host says it runs.
-    fn fetch_servers(&mut self, from: NodeId, mut ids: Vec<ServerId>) {
+    fn fetch_servers(&mut self, from: NodeId, ids: Vec<ServerId>) {
         let now = Instant::now();
-        while let Some(oldest) = self.fetched_order.front() {
-            let over = self.fetched.get(oldest).is_none_or(|at| *at + FETCH_PAUSE < now);
-            if !over && self.fetched_order.len() < FETCHED_MAX {
-                break;
-            }
-            self.fetched.remove(oldest);
-            self.fetched_order.pop_front();
-        }
-        ids.retain(|id| !self.fetched.contains_key(id));
-        ids.truncate(RPC_IDS_MAX);
+        let ids = self.fetched.fresh(ids, now);
         // A peer that is being compared with tells of them anyway.
         if ids.is_empty() || self.repair.is_under_way(&from) {
             return;
         }
         if self.ask(from, Request::Get { ids: ids.clone() }) {
-            for id in ids {
-                self.fetched.insert(id, now);
-                self.fetched_order.push_back(id);
-            }
+            self.fetched.asked(ids, now);
         }
     }
 

@@ -1,15 +1,14 @@
 //! Repair: what gossip missed is found by comparing replicas (spec/directory §5).
 //!
-//! After joining, two peers are compared with; then one at random and the one
-//! whose word proved truest, every ten minutes. What a peer lacks is its own
-//! business: it asks as we do.
+//! [`Plan`] says when, and with whom. What a peer lacks is its own business: it
+//! asks as we do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use homehost_directory::reconcile::{ReconcileError, Session, Snapshot};
+use homehost_directory::reconcile::{Ended, Plan, ReconcileError, Session, Snapshot};
 use homehost_directory::{DirectoryClosed, DirectoryHandle};
 use homehost_mesh::{MeshHandle, Misdeed, RequestError};
 use homehost_protocol::limits::RPC_RECORDS_MAX;
@@ -17,16 +16,6 @@ use homehost_protocol::rpc::{Request, Response, Set};
 use homehost_protocol::{NodeId, RecId};
 
 use super::admit;
-
-/// Peers that are compared with after every join: one could be a liar.
-const PER_JOIN: usize = 2;
-
-/// How often a node compares with others, and by how much that varies.
-const EVERY: Duration = Duration::from_secs(600);
-const JITTER: f64 = 0.2;
-
-/// How soon the same peer is compared with once more, when there is no other.
-const REST: Duration = Duration::from_secs(3);
 
 /// Longest time that one comparison may take: a full replica of 32,768 rows by
 /// 130 answers, and as much again for a slow uplink.
@@ -66,20 +55,6 @@ impl RepairStats {
     }
 }
 
-/// When to compare, and with whom.
-#[derive(Debug)]
-struct Plan {
-    /// Comparisons still owed since the last join.
-    owed: usize,
-    /// When the next regular ones are due.
-    due: Instant,
-    under_way: BTreeSet<NodeId>,
-    /// When a peer may be compared with once more.
-    rested: Instant,
-    /// Who was compared with since the last join, so that the next is another.
-    done: BTreeSet<NodeId>,
-}
-
 /// Compares with peers, a few at a time.
 #[derive(Clone)]
 pub(super) struct Repair {
@@ -95,13 +70,7 @@ impl Repair {
         directory: DirectoryHandle,
         stats: Arc<RepairStats>,
     ) -> Self {
-        let plan = Plan {
-            owed: PER_JOIN,
-            due: Instant::now() + pause(),
-            rested: Instant::now(),
-            under_way: BTreeSet::new(),
-            done: BTreeSet::new(),
-        };
+        let plan = Plan::new(fastrand::u64(..), Instant::now());
         Self { mesh, directory, plan: Arc::new(Mutex::new(plan)), stats }
     }
 
@@ -111,49 +80,23 @@ impl Repair {
 
     /// Peers are here again after there were none, or after a gap.
     pub(super) fn joined(&self) {
-        let mut plan = self.plan();
-        plan.owed = PER_JOIN;
-        plan.done.clear();
+        self.plan().joined();
     }
 
     /// Whether a peer is being compared with, and will tell all it has.
     pub(super) fn is_under_way(&self, node: &NodeId) -> bool {
-        self.plan().under_way.contains(node)
+        self.plan().is_under_way(node)
     }
 
     /// Begins what is due. `holders` are the connected peers that keep a replica
     /// and whether they are on the link; `best` is the truest of them.
     pub(super) fn look(&self, holders: &BTreeMap<NodeId, bool>, best: Option<NodeId>) {
-        for node in self.choose(holders, best) {
+        let due = self.plan().due(holders, best, Instant::now());
+        for node in due {
             let on_link = holders.get(&node).copied().unwrap_or(false);
             let repair = self.clone();
             tokio::spawn(async move { repair.with(node, on_link).await });
         }
-    }
-
-    fn choose(&self, holders: &BTreeMap<NodeId, bool>, best: Option<NodeId>) -> Vec<NodeId> {
-        let mut plan = self.plan();
-        let now = Instant::now();
-        if now >= plan.due && !holders.is_empty() {
-            plan.due = now + pause();
-            plan.done.clear();
-            let chosen: BTreeSet<NodeId> =
-                fastrand::choice(holders.keys()).copied().into_iter().chain(best).collect();
-            let chosen = chosen.into_iter().filter(|node| plan.under_way.insert(*node));
-            return chosen.collect::<Vec<_>>();
-        }
-        let mut chosen = Vec::new();
-        while plan.owed > plan.under_way.len() {
-            let free = || holders.keys().filter(|node| !plan.under_way.contains(*node));
-            let others: Vec<_> = free().filter(|node| !plan.done.contains(*node)).collect();
-            // With nobody else to ask, the same peer may know more by now.
-            let again: Vec<_> = free().filter(|_| plan.rested <= now).collect();
-            let node = fastrand::choice(others).or_else(|| fastrand::choice(again)).copied();
-            let Some(node) = node else { break };
-            plan.under_way.insert(node);
-            chosen.push(node);
-        }
-        chosen
     }
 
     async fn with(&self, node: NodeId, on_link: bool) {
@@ -162,15 +105,8 @@ impl Repair {
             Ok(result) => result,
             Err(_) => Err(RepairError::Slow),
         };
-        {
-            let mut plan = self.plan();
-            plan.under_way.remove(&node);
-            plan.done.insert(node);
-            plan.rested = Instant::now() + REST;
-            if result.is_ok() {
-                plan.owed = plan.owed.saturating_sub(1);
-            }
-        }
+        let how = if result.is_ok() { Ended::Done } else { Ended::Failed };
+        self.plan().ended(node, how, Instant::now());
         match result {
             Ok(records) => {
                 RepairStats::add(&self.stats.done, 1);
@@ -183,10 +119,6 @@ impl Repair {
             }
         }
     }
-}
-
-fn pause() -> Duration {
-    EVERY.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
 /// Why a comparison did not come to its end.
