@@ -25,6 +25,10 @@ use crate::search::{CursorError, Page, Query};
 /// search in milliseconds; a full queue makes its callers wait.
 const QUEUE: usize = 256;
 
+/// Searches that may wait. They go before all else, so that a person does not
+/// wait for a flood to be judged.
+const SEARCHES: usize = 16;
+
 /// Changes that a slow reader may lag behind before it must read anew.
 const CHANGES: usize = 1024;
 
@@ -89,7 +93,6 @@ impl Heard {
 enum Command {
     Admit(Arrival),
     Gossip { from: NodeId, envelopes: Vec<Vec<u8>>, reply: oneshot::Sender<(Judgement, Heard)> },
-    Search(Query, oneshot::Sender<Result<Page, CursorError>>),
     View(ServerId, oneshot::Sender<Option<RowView>>),
     Answer { request: Box<Request>, on_link: bool, reply: oneshot::Sender<Response> },
     Set { set: Set, on_link: bool, reply: oneshot::Sender<Vec<(UnixMillis, RecId)>> },
@@ -99,10 +102,14 @@ enum Command {
     Chain(RootId, oneshot::Sender<(Option<Chain>, bool)>),
 }
 
+/// A search that waits for its page.
+type Search = (Query, oneshot::Sender<Result<Page, CursorError>>);
+
 /// Cloneable access to the directory.
 #[derive(Clone, Debug)]
 pub struct DirectoryHandle {
     commands: mpsc::Sender<Command>,
+    searches: mpsc::Sender<Search>,
     changes: broadcast::Sender<RowChange>,
     key_changes: broadcast::Sender<RootId>,
     keys: SharedChains,
@@ -192,6 +199,7 @@ pub async fn start(
         keys.set(root, core.keys_of(&root));
     }
     let (commands, inbox) = mpsc::channel(QUEUE);
+    let (searches, asked) = mpsc::channel(SEARCHES);
     let (changes, _) = broadcast::channel(CHANGES);
     let (key_changes, _) = broadcast::channel(CHANGES);
     let (stats_in, stats) = watch::channel(Arc::new(core.stats()));
@@ -199,6 +207,7 @@ pub async fn start(
         core,
         store,
         inbox,
+        asked,
         changes: changes.clone(),
         key_changes: key_changes.clone(),
         keys: keys.clone(),
@@ -210,7 +219,7 @@ pub async fn start(
         actor.run(shutdown).await;
         Ok::<_, std::convert::Infallible>(())
     });
-    DirectoryHandle { commands, changes, key_changes, keys, stats, clock }
+    DirectoryHandle { commands, searches, changes, key_changes, keys, stats, clock }
 }
 
 impl DirectoryHandle {
@@ -243,7 +252,9 @@ impl DirectoryHandle {
     /// # Errors
     /// When the directory has shut down, or the cursor is of another order.
     pub async fn search(&self, query: Query) -> Result<Page, SearchError> {
-        Ok(self.ask(|reply| Command::Search(query, reply)).await??)
+        let (reply, answer) = oneshot::channel();
+        self.searches.send((query, reply)).await.map_err(|_| DirectoryClosed)?;
+        Ok(answer.await.map_err(|_| DirectoryClosed)??)
     }
 
     /// One row.
@@ -352,6 +363,7 @@ struct Actor {
     core: Directory,
     store: Arc<dyn ReplicaStore>,
     inbox: mpsc::Receiver<Command>,
+    asked: mpsc::Receiver<Search>,
     changes: broadcast::Sender<RowChange>,
     key_changes: broadcast::Sender<RootId>,
     keys: SharedChains,
@@ -367,6 +379,13 @@ impl Actor {
                 biased;
                 () = shutdown.stopping() => break,
                 _ = ticks.tick() => self.tick().await,
+                Some(search) = self.asked.recv() => {
+                    self.search(search);
+                    // Nor do those who search all the time keep out what is new.
+                    if let Ok(command) = self.inbox.try_recv() {
+                        self.handle(command).await;
+                    }
+                }
                 Some(command) = self.inbox.recv() => self.handle(command).await,
             }
         }
@@ -384,6 +403,11 @@ impl Actor {
         self.stats.send_replace(Arc::new(self.core.stats()));
     }
 
+    fn search(&self, (query, reply): Search) {
+        // A caller that is gone needs no answer.
+        drop(reply.send(self.core.search(&query, self.clock.now())));
+    }
+
     async fn handle(&mut self, command: Command) {
         let now = self.clock.now();
         // A caller that is gone needs no answer.
@@ -394,7 +418,6 @@ impl Actor {
                 let heard = self.perform(outputs).await;
                 drop(reply.send((judgement, heard)));
             }
-            Command::Search(query, reply) => drop(reply.send(self.core.search(&query, now))),
             Command::View(id, reply) => drop(reply.send(self.core.view(&id, now))),
             Command::Answer { request, on_link, reply } => {
                 drop(reply.send(self.core.answer(&request, on_link, now)));
