@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use homehost_api::{
-    ActionRequest, DiscoverQuery, ErrorKind, Identity, Lookup, MeshStats, NodeStatus, Peer,
-    Principal, Receipt, Server, ServerReach,
+    ActionRequest, DiscoverQuery, ErrorKind, Identity, Lookup, MeshStats, NetworkFacts, NodeStatus,
+    Peer, Principal, Receipt, Server, ServerReach,
 };
 
 use crate::App;
@@ -57,6 +57,10 @@ pub(crate) async fn lookup(State(app): State<App>, Path(id): Path<String>) -> An
 
 pub(crate) async fn mesh_stats(State(app): State<App>) -> Answer<MeshStats> {
     Ok(Json(app.api.mesh_stats().await?))
+}
+
+pub(crate) async fn network_facts(State(app): State<App>) -> Answer<NetworkFacts> {
+    Ok(Json(app.api.network_facts().await?))
 }
 
 pub(crate) async fn discover(

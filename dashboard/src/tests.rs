@@ -8,7 +8,8 @@ use axum::http::{Request, Response, StatusCode};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use homehost_api::{
     ActionRequest, ApiError, DirectoryChange, DirectoryPage, DiscoverQuery, ErrorKind, Identity,
-    LogLine, Lookup, MeshStats, NodeApi, NodeStatus, Peer, Principal, Receipt, Server, ServerReach,
+    LogLine, Lookup, MeshStats, NetworkFacts, NodeApi, NodeStatus, Peer, Principal, Receipt,
+    Server, ServerReach,
 };
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
@@ -42,6 +43,9 @@ impl NodeApi for Nobody {
     }
     async fn mesh_stats(&self) -> Result<MeshStats, ApiError> {
         Ok(MeshStats::default())
+    }
+    async fn network_facts(&self) -> Result<NetworkFacts, ApiError> {
+        Ok(NetworkFacts::default())
     }
     async fn peers(&self) -> Result<Vec<Peer>, ApiError> {
         Ok(vec![])

@@ -5,6 +5,7 @@ pub(crate) mod identity;
 mod metrics;
 mod network;
 mod new_server;
+pub(crate) mod reachability;
 pub(crate) mod views;
 mod watch;
 
@@ -17,8 +18,8 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _};
 use homehost_api::{
     Action, ActionRequest, ApiError, DirectoryChange, DirectoryPage, DiscoverQuery, ErrorKind,
-    Identity, LogLine, Lookup, MeshStats, NodeApi, NodeStatus, Peer, Principal, Receipt, Server,
-    ServerReach,
+    Identity, LogLine, Lookup, MeshStats, NetworkFacts, NodeApi, NodeStatus, Peer, Principal,
+    Receipt, Server, ServerReach,
 };
 use homehost_directory::{DirectoryClosed, DirectoryHandle};
 use homehost_hosting::{ErrorClass, HostingHandle, KeepData, PowerError, ServerView};
@@ -415,6 +416,10 @@ impl NodeApi for Control {
 
     async fn mesh_stats(&self) -> Result<MeshStats, ApiError> {
         Ok(self.stats())
+    }
+
+    async fn network_facts(&self) -> Result<NetworkFacts, ApiError> {
+        Ok(reachability::view(&self.mesh.status().borrow()))
     }
 
     fn is_ready(&self) -> bool {

@@ -16,7 +16,11 @@ use futures::stream::BoxStream;
 
 pub use action::{Action, ActionRequest, NewServer, PreparedKeys, Principal, Receipt};
 pub use error::{ApiError, ErrorKind};
-pub use network::{Lookup, MeshStats, Repairs, ServerReach, Traffic, Witness};
+pub use network::{
+    AddressSource, AddressState, Ipv6, Lookup, MeshStats, NatKind, NetworkFacts, OwnAddress,
+    PathKind, PortMapping, PortProtocol, Relay, RelayState, Repairs, Router, ServerReach, Traffic,
+    Witness,
+};
 pub use view::{
     Device, DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery, Identity, LogLine,
     NodeStatus, Peer, PhraseState, Reach, RowStatus, Server, ServerState, SortBy,
@@ -71,6 +75,9 @@ pub trait NodeApi: Send + Sync {
 
     /// What the mesh costs and what came of it.
     async fn mesh_stats(&self) -> Result<MeshStats, ApiError>;
+
+    /// This node's place in the network: who reaches it, and how.
+    async fn network_facts(&self) -> Result<NetworkFacts, ApiError>;
 
     /// Whether the node has finished starting.
     fn is_ready(&self) -> bool;

@@ -111,3 +111,176 @@ pub struct Repairs {
     /// Records that peers said they have and did not give.
     pub withheld: u64,
 }
+
+/// This node's place in the network: who reaches it, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFacts {
+    /// What stands between this node and the world, for IPv4.
+    pub nat: NatKind,
+    /// Its addresses, the confirmed first.
+    pub addresses: Vec<OwnAddress>,
+    /// The router; null while nobody looked for one.
+    pub router: Option<Router>,
+    /// Ports that the router forwards, or should.
+    pub mappings: Vec<PortMapping>,
+    /// Relays through which others find it.
+    pub relays: Vec<Relay>,
+    /// How it is with IPv6.
+    pub ipv6: Ipv6,
+    /// One sentence: how it stands and what to do next.
+    pub summary: String,
+}
+
+/// What stands between a node and the world, as far as it was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatKind {
+    /// Nobody from outside has said anything yet.
+    #[default]
+    Unknown,
+    /// Nothing: an interface has a global address, and the world gets through.
+    None,
+    /// A firewall: an interface has a global address, and nobody gets through.
+    Blocked,
+    /// A router that forwards to this node.
+    Mapped,
+    /// A router; peers of different networks see the same port.
+    EndpointIndependent,
+    /// A router; peers of different networks see different ports.
+    EndpointDependent,
+    /// Two routers in a row, as behind a carrier's own.
+    Double,
+}
+
+/// One address at which others may reach this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnAddress {
+    /// Multiaddr.
+    pub address: String,
+    /// How it came to be known.
+    pub source: AddressSource,
+    /// Whether the world reaches this node there.
+    pub state: AddressState,
+    /// How many independent voices say so: a block of addresses is one.
+    pub by: usize,
+    /// How many seconds ago that was last said.
+    pub age_s: Option<u64>,
+}
+
+/// How an address came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressSource {
+    /// It listens there.
+    Listen,
+    /// Peers see it there.
+    Observed,
+    /// The router mapped it.
+    Mapped,
+    /// A relay forwards from it.
+    Relay,
+    /// Its owner said so.
+    Configured,
+}
+
+/// Whether the world reaches a node at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressState {
+    /// A peer of another network did.
+    Confirmed,
+    /// Peers of other networks tried in vain.
+    Refuted,
+    /// It was not tried.
+    Unknown,
+}
+
+/// A router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// How it takes requests; null when it takes none.
+    pub protocol: Option<PortProtocol>,
+    /// The address that it says it has outside.
+    pub external_ip: Option<String>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// How ports are asked for at a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortProtocol {
+    /// UPnP.
+    Upnp,
+    /// NAT-PMP.
+    NatPmp,
+    /// PCP.
+    Pcp,
+}
+
+/// A port that a router forwards, or should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// Its name at the router, as in `HomeHost mesh 4011/udp`.
+    pub name: String,
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// The port here.
+    pub internal: u16,
+    /// The port outside, once it is mapped.
+    pub external: Option<u16>,
+    /// How it was mapped.
+    pub protocol: Option<PortProtocol>,
+    /// Seconds until it ends unless it is renewed; null when it has no end.
+    pub expires_s: Option<u64>,
+    /// Why it is not mapped.
+    pub problem: Option<String>,
+}
+
+/// A relay through which others find this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Its peer id.
+    pub node: String,
+    /// The multiaddr that others dial.
+    pub address: Option<String>,
+    /// How it stands.
+    pub state: RelayState,
+    /// Seconds until the reservation ends unless it is renewed.
+    pub expires_s: Option<u64>,
+    /// Why it does not forward.
+    pub problem: Option<String>,
+}
+
+/// How far the asking of a relay has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayState {
+    /// It was asked.
+    Trying,
+    /// It forwards.
+    Reserved,
+    /// It does not, and is asked again later.
+    Failed,
+}
+
+/// How it is with IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6 {
+    /// Whether an interface has a global address.
+    pub global: bool,
+    /// Whether the world gets through to it.
+    pub confirmed: bool,
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    /// Over a direct connection.
+    Direct,
+    /// Over a direct connection that both ends opened at the same moment.
+    HolePunched,
+    /// Through a relay.
+    Relayed,
+}

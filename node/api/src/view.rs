@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::PathKind;
+
 /// What a node is and how it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -111,6 +113,10 @@ pub struct Peer {
     pub agent: String,
     /// `outgoing` or `incoming`.
     pub direction: String,
+    /// How it is reached.
+    pub path: PathKind,
+    /// `tcp` or `quic`; null through a relay.
+    pub transport: Option<String>,
     /// Round trip in milliseconds, once it is known.
     pub rtt_ms: Option<u64>,
     /// Seconds since the connection was made.

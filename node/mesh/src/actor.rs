@@ -9,6 +9,7 @@ mod clients;
 mod connections;
 mod dht;
 mod gossip;
+mod network;
 mod routing;
 mod rpc;
 
@@ -208,6 +209,7 @@ impl Actor {
             observed: self.peers.observed(),
             peers: self.peers.infos(),
             gossip_peers: self.gossip_peers.len(),
+            network: self.network_facts(),
         }));
     }
 
@@ -294,6 +296,10 @@ impl Actor {
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Directory(event) => self.on_directory(event),
             BehaviourEvent::Attest(event) => self.on_attest(event),
+            BehaviourEvent::RelayClient(event) => tracing::debug!(?event, "relay client"),
+            BehaviourEvent::Relay(event) => tracing::debug!(?event, "relay"),
+            BehaviourEvent::Dcutr(event) => self.on_dcutr(event),
+            BehaviourEvent::AutonatServer(event) => tracing::debug!(?event, "autonat server"),
         }
     }
 

@@ -215,7 +215,7 @@ fn swarm(address: &Multiaddr) -> Result<Swarm<Behaviour>, AskError> {
     let keypair = Keypair::generate_ed25519();
     let rules = DialRules::new(std::slice::from_ref(address), &[], Instant::now());
     let counts = (&Traffic::default(), &Backlog::default());
-    let transport = transport::build(&keypair, rules, &mut Registry::default(), counts)
+    let transport = transport::build(&keypair, None, rules, &mut Registry::default(), counts)
         .map_err(|error| AskError::Setup(error.to_string()))?;
     let identify = identify::Config::new(CLIENT_VERSION.into(), keypair.public())
         .with_agent_version(concat!("homehost-ask/", env!("CARGO_PKG_VERSION")).into())

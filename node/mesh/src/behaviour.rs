@@ -11,8 +11,8 @@ use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    PeerId, StreamProtocol, allow_block_list, connection_limits, identify, kad, mdns, ping,
-    request_response,
+    PeerId, StreamProtocol, allow_block_list, autonat, connection_limits, dcutr, identify, kad,
+    mdns, ping, relay, request_response,
 };
 
 use crate::codec::{self, AttestCodec, DirectoryCodec};
@@ -78,6 +78,14 @@ pub(crate) struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) directory: request_response::Behaviour<DirectoryCodec>,
     pub(crate) attest: Toggle<request_response::Behaviour<AttestCodec>>,
+    /// Lets others reach us through relays, and us them.
+    relay_client: relay::client::Behaviour,
+    /// Relays for others.
+    pub(crate) relay: Toggle<relay::Behaviour>,
+    /// Makes direct connections of relayed ones.
+    dcutr: Toggle<dcutr::Behaviour>,
+    /// Tells others whether the world reaches them.
+    pub(crate) autonat_server: Toggle<autonat::v2::server::Behaviour>,
 }
 
 /// What a client says of itself: it is in no network.
@@ -106,7 +114,10 @@ pub(crate) struct Settings<'a> {
 impl Behaviour {
     /// # Errors
     /// A setting that a protocol refuses, in words.
-    pub(crate) fn new(settings: &Settings<'_>) -> Result<Self, String> {
+    pub(crate) fn new(
+        settings: &Settings<'_>,
+        relay_client: relay::client::Behaviour,
+    ) -> Result<Self, String> {
         let peer = settings.keypair.public().to_peer_id();
         let gossip = match settings.role {
             Role::Host => Some(gossip::behaviour(settings.network)?),
@@ -127,8 +138,30 @@ impl Behaviour {
             mdns: settings.mdns.then(|| mdns(peer)).flatten().into(),
             directory: directory(settings),
             attest: attest.into(),
+            relay_client,
+            relay: relay_server(settings.role, peer).into(),
+            dcutr: (settings.role == Role::Host).then(|| dcutr::Behaviour::new(peer)).into(),
+            autonat_server: autonat_server(settings.role).into(),
         })
     }
+}
+
+/// A bootstrap node relays for whoever cannot be reached, for signalling only:
+/// the circuits are short and small (spec/mesh §12).
+fn relay_server(role: Role, peer: PeerId) -> Option<relay::Behaviour> {
+    match role {
+        Role::Host => None,
+        Role::Bootstrap => {
+            let mut relay = relay::Behaviour::new(peer, relay::Config::default());
+            // Whoever reached us can be reached through us, wherever we are.
+            relay.set_status(Some(relay::Status::Enable));
+            Some(relay)
+        }
+    }
+}
+
+fn autonat_server(role: Role) -> Option<autonat::v2::server::Behaviour> {
+    (role == Role::Bootstrap).then(autonat::v2::server::Behaviour::default)
 }
 
 fn pending_max(role: Role) -> u32 {

@@ -17,6 +17,7 @@ use homehost_protocol::Scope;
 use libp2p::core::transport::{
     DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent,
 };
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
@@ -31,6 +32,10 @@ const DIAL_RATE: Rate = Rate { per_second: 4.0, burst: 32.0 };
 /// Dials to loopback and on-link places: a room full of machines at once, and no
 /// flood against one of them.
 const NEAR_RATE: Rate = Rate { per_second: 16.0, burst: 64.0 };
+
+/// Circuits through relays: each costs somebody else a little. The relay itself
+/// is dialled like any other address.
+const RELAYED_RATE: Rate = Rate { per_second: 1.0, burst: 8.0 };
 
 /// How long a dial waits for its turn before it is refused. A handshake must
 /// fit after it, within the transport's ten seconds.
@@ -69,6 +74,7 @@ struct State {
     far_until: Option<Instant>,
     global_rate: TokenBucket,
     near_rate: TokenBucket,
+    relayed_rate: TokenBucket,
 }
 
 /// What may be dialled at the moment; shared by the transport and the actor.
@@ -99,6 +105,7 @@ impl DialRules {
             far_until: None,
             global_rate: TokenBucket::full(DIAL_RATE, now),
             near_rate: TokenBucket::full(NEAR_RATE, now),
+            relayed_rate: TokenBucket::full(RELAYED_RATE, now),
         })))
     }
 
@@ -157,6 +164,11 @@ impl DialRules {
 
     /// How long to wait before dialling an address, or why not to.
     fn permits(&self, address: &Multiaddr, now: Instant) -> Result<Duration, &'static str> {
+        if scope::is_relayed(address) {
+            let mut state = self.state();
+            let wait = state.relayed_rate.reserve(RELAYED_RATE, PATIENCE, now);
+            return wait.ok_or("too many dials through relays");
+        }
         let Some(ip) = scope::ip_of(address) else { return Err("not an IP address") };
         let Some(place) = Place::of(address) else { return Err("not an address of ours") };
         let mut state = self.state();
@@ -206,16 +218,26 @@ fn has_name(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Dns(_) | Dns4(_) | Dns6(_) | Dnsaddr(_)))
 }
 
+/// Which addresses a transport is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Those of peers themselves.
+    Direct,
+    /// Those that lead through a relay.
+    Relayed,
+}
+
 /// A transport behind [`DialRules`].
 #[derive(Debug)]
 pub(crate) struct DialGate<T> {
     inner: T,
+    way: Way,
     rules: DialRules,
 }
 
 impl<T> DialGate<T> {
-    pub(crate) fn new(inner: T, rules: DialRules) -> Self {
-        Self { inner, rules }
+    pub(crate) fn new(inner: T, way: Way, rules: DialRules) -> Self {
+        Self { inner, way, rules }
     }
 }
 
@@ -247,8 +269,12 @@ where
         address: Multiaddr,
         mut opts: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
-        // Windows refuses a dial from a port that is listened on.
-        if cfg!(windows) {
+        if (self.way == Way::Relayed) != scope::is_relayed(&address) {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        }
+        // Windows refuses a TCP dial from a port that is listened on. QUIC has
+        // one socket for both, and no hole is punched without it.
+        if cfg!(windows) && matches!(address.iter().nth(1), Some(Protocol::Tcp(_))) {
             opts.port_use = PortUse::New;
         }
         match self.rules.permits(&address, Instant::now()) {

@@ -20,6 +20,7 @@ mod dial_gate;
 mod discovery;
 mod diversity;
 mod event;
+mod facts;
 mod gossip;
 mod handle;
 mod introduce;
@@ -47,6 +48,10 @@ pub use dht::{
 };
 pub use diversity::AddressBlock;
 pub use event::{AttestToken, GossipToken, GossipVerdict, MeshEvent, Misdeed, ReplyToken};
+pub use facts::{
+    AddressSource, AddressState, MappingFacts, NatKind, NetworkFacts, OwnAddress, PathKind,
+    PortProtocol, RelayFacts, RelayState, RouterFacts,
+};
 pub use handle::{MeshHandle, PublishError, Published, RequestError};
 pub use start::{StartError, start};
 pub use status::{MeshStatus, ObservedAddress, PeerInfo};

@@ -6,20 +6,53 @@ use std::time::{Duration, Instant};
 
 use homehost_protocol::limits::AGENT_BYTES_MAX;
 use homehost_protocol::{NodeId, Scope};
+use libp2p::core::ConnectedPoint;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, identify};
 
 use crate::discovery::Counts;
 use crate::diversity::AddressBlock;
 use crate::scope;
-use crate::{ObservedAddress, PeerInfo, Role};
+use crate::{ObservedAddress, PathKind, PeerInfo, Role};
 
 /// One connection to a peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    /// The far end; without `/p2p`.
+    /// The far end, without `/p2p`; of a relayed one the way through the relay.
     pub(crate) address: Multiaddr,
     pub(crate) outgoing: bool,
+    pub(crate) path: PathKind,
+}
+
+impl Link {
+    /// Of a connection that was just made.
+    pub(crate) fn of(endpoint: &ConnectedPoint) -> Self {
+        let relayed = endpoint.is_relayed();
+        let address = match endpoint {
+            // The far end is a peer's name only.
+            ConnectedPoint::Listener { local_addr, .. } if relayed => local_addr,
+            point => point.get_remote_address(),
+        };
+        Self {
+            address: scope::without_peer(address.clone()),
+            outgoing: endpoint.is_dialer(),
+            path: if relayed { PathKind::Relayed } else { PathKind::Direct },
+        }
+    }
+
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.path == PathKind::Relayed
+    }
+
+    fn transport(&self) -> Option<&'static str> {
+        match self.address.iter().nth(1) {
+            _ if self.is_relayed() => None,
+            Some(Protocol::Tcp(_)) => Some("tcp"),
+            Some(Protocol::Udp(_)) => Some("quic"),
+            _ => None,
+        }
+    }
 }
 
 /// What a peer said through identify, reduced to what we keep.
@@ -65,8 +98,9 @@ struct Peer {
 }
 
 impl Peer {
+    /// The connection that counts: a direct one before a relayed one.
     fn first_link(&self) -> Option<&Link> {
-        self.links.values().next()
+        self.links.values().min_by_key(|link| link.is_relayed())
     }
 }
 
@@ -109,6 +143,14 @@ impl Peers {
             since: Instant::now(),
         });
         entry.links.insert(connection, link);
+    }
+
+    /// Both ends opened this connection at the same moment.
+    pub(crate) fn punched(&mut self, peer: &PeerId, connection: ConnectionId) {
+        let link = self.peers.get_mut(peer).and_then(|peer| peer.links.get_mut(&connection));
+        if let Some(link) = link {
+            link.path = PathKind::HolePunched;
+        }
     }
 
     /// A connection ended. Says whose, when it was the last of a peer that had
@@ -213,6 +255,8 @@ impl Peers {
                 address: link.address.clone(),
                 scope: scope::of(&link.address),
                 outgoing: link.outgoing,
+                path: link.path,
+                transport: link.transport(),
                 agent: introduction.agent.clone(),
                 role: introduction.role,
                 holds_replica: introduction.holds_replica,
@@ -279,11 +323,15 @@ mod tests {
         assert!(!Introduction::of(&info("x"), "/homehost/other/directory/1").holds_replica);
     }
 
+    fn link(address: &str) -> Link {
+        Link { address: address.parse().unwrap(), outgoing: true, path: PathKind::Direct }
+    }
+
     #[test]
     fn a_peer_joins_once_and_leaves_with_its_last_connection() {
         let (peer, node) = (PeerId::random(), NodeId([1; 32]));
         let [a, b] = [1, 2].map(ConnectionId::new_unchecked);
-        let link = Link { address: "/ip4/127.0.0.1/tcp/1".parse().unwrap(), outgoing: true };
+        let link = link("/ip4/127.0.0.1/tcp/1");
         let mut peers = Peers::default();
         assert_eq!(peers.introduced(&peer, introduction("x")), Introduced::Gone);
         peers.connected(peer, node, a, link.clone());

@@ -9,8 +9,19 @@ use homehost_protocol::Scope;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-/// The IP address that a multiaddr begins with.
+/// Whether an address leads through a relay, or is that of a peer who came
+/// through one.
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
+    matches!(address.iter().next(), Some(Protocol::P2p(_)))
+        || address.iter().any(|part| matches!(part, Protocol::P2pCircuit))
+}
+
+/// The IP address that a multiaddr begins with; not that of a relay, who is
+/// somebody else.
 pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    if is_relayed(address) {
+        return None;
+    }
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
@@ -33,6 +44,9 @@ pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
 pub(crate) fn of(address: &Multiaddr) -> Scope {
     if let Some(ip) = ip_of(address) {
         return Scope::of(ip);
+    }
+    if is_relayed(address) {
+        return Scope::Nowhere;
     }
     match address.iter().next() {
         Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => of_name(&name),
@@ -174,6 +188,8 @@ mod tests {
             ("/dns/nas.local/tcp/1", Scope::OnLink),
             ("/dns6/boot.example.org/tcp/1", Scope::Global),
             ("/memory/7", Scope::Nowhere),
+            ("/ip4/8.8.8.8/tcp/1/p2p-circuit", Scope::Nowhere),
+            ("/dns4/boot.example.org/tcp/1/p2p-circuit", Scope::Nowhere),
         ] {
             assert_eq!(of(&address.parse().unwrap()), scope, "{address}");
         }

@@ -9,7 +9,7 @@ use homehost_runtime::Tasks;
 use libp2p::core::transport::TransportError;
 use libp2p::identity::Keypair;
 use libp2p::swarm::{self, Swarm};
-use libp2p::{Multiaddr, noise};
+use libp2p::{Multiaddr, noise, relay};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -87,16 +87,18 @@ pub fn start(
     let traffic = Traffic::new(registry);
     let backlog = Backlog::default();
     let counts = (&traffic, &backlog);
-    let transport = transport::build(&keypair, rules.clone(), registry, counts).map_err(key)?;
-    let behaviour = Behaviour::new(&Settings {
+    let (relayed, relay_client) = relay::client::new(peer);
+    let transport =
+        transport::build(&keypair, Some(relayed), rules.clone(), registry, counts).map_err(key)?;
+    let settings = Settings {
         keypair: &keypair,
         network: &config.network,
         role: config.role,
         agent: &config.agent,
         mdns,
         dht: config.dht,
-    })
-    .map_err(StartError::Settings)?;
+    };
+    let behaviour = Behaviour::new(&settings, relay_client).map_err(StartError::Settings)?;
     let swarm_config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS_MAX);

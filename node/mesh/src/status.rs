@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use homehost_protocol::{NodeId, Scope};
 use libp2p::Multiaddr;
 
-use crate::Role;
+use crate::{NetworkFacts, PathKind, Role};
 
 /// What the mesh looks like from here.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct MeshStatus {
     pub peers: Vec<PeerInfo>,
     /// How many of them take listings by gossip.
     pub gossip_peers: usize,
+    /// Our own place in the network.
+    pub network: NetworkFacts,
 }
 
 /// One of our addresses as others see it.
@@ -44,6 +46,10 @@ pub struct PeerInfo {
     pub scope: Scope,
     /// Whether we dialled it.
     pub outgoing: bool,
+    /// How it is reached.
+    pub path: PathKind,
+    /// `tcp` or `quic`; `None` through a relay.
+    pub transport: Option<&'static str>,
     /// Its program and version, shortened and without control characters.
     pub agent: String,
     /// What it does for the mesh, in its own words.

@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::Either;
+use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, Transport as _};
+use libp2p::core::transport::{Boxed, OptionalTransport, Transport as _};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::metrics::{BandwidthTransport, Registry};
 use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
+use libp2p::{Multiaddr, PeerId, dns, noise, quic, relay, tcp};
 use socket2::{Domain, Socket, Type};
 
 use crate::backlog::Backlog;
-use crate::dial_gate::{DialGate, DialRules, NameGate};
+use crate::dial_gate::{DialGate, DialRules, NameGate, Way};
 use crate::traffic::Traffic;
 
 /// Longest time from a dial or an accepted connection to a secure, multiplexed
@@ -34,22 +35,48 @@ fn direct(keypair: &Keypair, rules: DialRules, backlog: Backlog) -> Result<Direc
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let both = tcp.or_transport(quic).map(|either, _| match either {
-        Either::Left(connection) | Either::Right(connection) => connection,
-    });
-    Ok(DialGate::new(both.boxed(), rules))
+    Ok(DialGate::new(tcp.or_transport(quic).map(whichever).boxed(), Way::Direct, rules))
 }
 
-/// Builds the transport; both kinds share one gate and the counts of bytes.
+fn whichever<T>(either: Either<T, T>, _: ConnectedPoint) -> T {
+    match either {
+        Either::Left(connection) | Either::Right(connection) => connection,
+    }
+}
+
+/// Connections through relays: a stream of a connection to the relay, with Noise
+/// and Yamux within, so that the relay reads nothing.
+fn through_relays(
+    keypair: &Keypair,
+    relayed: relay::client::Transport,
+    rules: DialRules,
+    backlog: Backlog,
+) -> Result<Direct, noise::Error> {
+    let relayed = relayed
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(keypair)?)
+        .multiplex_ext(move |peer, _| backlog.yamux(*peer))
+        .timeout(CONNECTION_TIMEOUT)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    Ok(DialGate::new(relayed.boxed(), Way::Relayed, rules))
+}
+
+/// Builds the transport; all kinds share the rules of the gate and the counts of
+/// bytes.
 ///
 /// # Errors
 /// The key cannot make a Noise identity.
 pub(crate) fn build(
     keypair: &Keypair,
+    relayed: Option<relay::client::Transport>,
     rules: DialRules,
     registry: &mut Registry,
     (traffic, backlog): (&Traffic, &Backlog),
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let relayed = relayed
+        .map(|relayed| through_relays(keypair, relayed, rules.clone(), backlog.clone()))
+        .transpose()?;
+    let relayed = relayed.map_or_else(OptionalTransport::none, OptionalTransport::some);
     let named =
         match dns::tokio::Transport::system(direct(keypair, rules.clone(), backlog.clone())?) {
             Ok(named) => NameGate::new(named.boxed(), rules).boxed(),
@@ -59,7 +86,7 @@ pub(crate) fn build(
             }
         };
     let traffic = traffic.clone();
-    Ok(BandwidthTransport::new(named, registry)
+    Ok(BandwidthTransport::new(relayed.or_transport(named).map(whichever), registry)
         .map(move |(peer, muxer), _| {
             let counted = traffic.muxer(StreamMuxerBox::new(muxer));
             (peer, StreamMuxerBox::new(counted))

@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use homehost_api::{
-    DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, NodeStatus, Peer, Reach, RowStatus,
-    SortBy,
+    DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, NodeStatus, PathKind, Peer, Reach,
+    RowStatus, SortBy,
 };
 
 use super::client::query_string;
@@ -312,6 +312,7 @@ pub(crate) fn peers(peers: &[Peer], output: &Output) -> String {
                 Cell::of(format!("…{}", &node[node.len().saturating_sub(8)..])),
                 Cell::of(&peer.role),
                 Cell::of(&peer.direction),
+                Cell::of(path(peer)),
                 Cell::of(peer.rtt_ms.map_or("—".into(), |ms| format!("{ms} ms"))),
                 Cell::of(format!("{} s", peer.connected_s)),
                 Cell::of(&peer.agent),
@@ -319,5 +320,18 @@ pub(crate) fn peers(peers: &[Peer], output: &Output) -> String {
             ]
         })
         .collect();
-    output.table(&["NODE", "ROLE", "DIRECTION", "RTT", "CONNECTED", "AGENT", "ADDRESS"], &rows)
+    let heading = ["NODE", "ROLE", "DIRECTION", "PATH", "RTT", "CONNECTED", "AGENT", "ADDRESS"];
+    output.table(&heading, &rows)
+}
+
+fn path(peer: &Peer) -> String {
+    let path = match peer.path {
+        PathKind::Direct => "direct",
+        PathKind::HolePunched => "hole-punched",
+        PathKind::Relayed => "relayed",
+    };
+    match &peer.transport {
+        Some(transport) => format!("{path} {transport}"),
+        None => path.to_owned(),
+    }
 }

@@ -11,7 +11,7 @@ use homehost_hosting::{ServerView, State};
 use homehost_mesh::PeerInfo;
 use homehost_protocol::record::listing::flags;
 
-use super::Control;
+use super::{Control, reachability as network};
 use crate::wire::join::{join_addresses, own_ips};
 
 impl Control {
@@ -77,6 +77,8 @@ pub(super) fn peer(peer: &PeerInfo) -> Peer {
         role: peer.role.to_string(),
         agent: peer.agent.clone(),
         direction: if peer.outgoing { "outgoing" } else { "incoming" }.to_owned(),
+        path: network::path(peer.path),
+        transport: peer.transport.map(str::to_owned),
         rtt_ms: peer.rtt.map(|rtt| rtt.as_millis().try_into().unwrap_or(u64::MAX)),
         connected_s: peer.since.elapsed().as_secs(),
     }

@@ -8,7 +8,6 @@ use homehost_protocol::NodeId;
 use homehost_protocol::rpc::attest::{
     AttestRequest, AttestResponse, decode_response, encode_response,
 };
-use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, Message, OutboundRequestId};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
@@ -126,8 +125,7 @@ impl Actor {
 
 /// The address at the far end of a direct connection.
 fn seen_at(address: &Multiaddr) -> Option<IpAddr> {
-    let relayed = address.iter().any(|part| matches!(part, Protocol::P2pCircuit));
-    scope::ip_of(address).filter(|_| !relayed).map(|ip| ip.to_canonical())
+    scope::ip_of(address).map(|ip| ip.to_canonical())
 }
 
 #[cfg(test)]

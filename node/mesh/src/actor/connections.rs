@@ -12,7 +12,6 @@ use crate::behaviour::CLIENT_VERSION;
 use crate::metrics::Unwanted;
 use crate::node_id::{node_of, peer_of};
 use crate::peers::{Introduced, Introduction, Link};
-use crate::scope::without_peer;
 use crate::{MeshEvent, Misdeed};
 
 /// How long a peer of another network, or one that misbehaved, is neither dialled nor let in. Its
@@ -35,8 +34,7 @@ impl Actor {
             self.swarm.close_connection(connection);
             return;
         };
-        let address = without_peer(endpoint.get_remote_address().clone());
-        let link = Link { address, outgoing: endpoint.is_dialer() };
+        let link = Link::of(endpoint);
         self.rules.link_opened(connection, &link.address, Instant::now());
         self.dial_failures.remove(&peer);
         if link.outgoing {
