@@ -386,7 +386,10 @@ impl Actor {
                         self.handle(command).await;
                     }
                 }
-                Some(command) = self.inbox.recv() => self.handle(command).await,
+                Some(command) = self.inbox.recv() => {
+                    self.handle(command).await;
+                    self.give_way().await;
+                }
             }
         }
         // What the publisher says last must still find its way in.
@@ -401,6 +404,16 @@ impl Actor {
         let outputs = self.core.tick(self.clock.now());
         self.perform(outputs).await;
         self.stats.send_replace(Arc::new(self.core.stats()));
+    }
+
+    /// Lets others have the thread, and answers a search: the page of a
+    /// comparison is ten milliseconds of checking signatures, and so is what
+    /// tokio would let this task do at a stretch.
+    async fn give_way(&mut self) {
+        tokio::task::yield_now().await;
+        if let Ok(search) = self.asked.try_recv() {
+            self.search(search);
+        }
     }
 
     fn search(&self, (query, reply): Search) {
@@ -442,6 +455,7 @@ impl Actor {
             let (admission, outputs) = self.core.admit(&bytes, source, now);
             admitted.admissions.push(admission);
             admitted.heard.add(self.perform(outputs).await);
+            self.give_way().await;
         }
         drop(arrival.reply.send(admitted));
     }
