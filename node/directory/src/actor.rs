@@ -99,7 +99,7 @@ enum Command {
     Wanted { ids: Vec<RecId>, reply: oneshot::Sender<Vec<RecId>> },
     Met { node: NodeId, ip: Option<IpAddr> },
     Witnesses(ServerId, oneshot::Sender<Vec<(NodeId, UnixMillis)>>),
-    Chain(RootId, oneshot::Sender<(Option<Chain>, bool)>),
+    Chain(RootId, oneshot::Sender<Option<Keys>>),
 }
 
 /// A search that waits for its page.
@@ -315,11 +315,14 @@ impl DirectoryHandle {
         self.ask(|reply| Command::Witnesses(id, reply)).await
     }
 
-    /// The standing key chain of a root, and whether another contradicts it.
+    /// The standing key chain of a root, and one that contradicts it.
     ///
     /// # Errors
     /// When the directory has shut down.
-    pub async fn chain(&self, root: RootId) -> Result<(Option<Chain>, bool), DirectoryClosed> {
+    pub async fn chain(
+        &self,
+        root: RootId,
+    ) -> Result<Option<(Chain, Option<Chain>)>, DirectoryClosed> {
         self.ask(|reply| Command::Chain(root, reply)).await
     }
 
@@ -442,10 +445,7 @@ impl Actor {
                 self.perform(outputs).await;
             }
             Command::Witnesses(id, reply) => drop(reply.send(self.core.witnesses_of(&id))),
-            Command::Chain(root, reply) => {
-                let chain = self.core.chain(&root).cloned();
-                drop(reply.send((chain, self.core.is_in_conflict(&root))));
-            }
+            Command::Chain(root, reply) => drop(reply.send(self.core.keys_of(&root))),
         }
     }
 

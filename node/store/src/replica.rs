@@ -27,9 +27,12 @@ const QUEUE_MAX: usize = 2048;
 /// How often changes are flushed: what a `kill -9` may take.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
-/// Rows that are kept; new keys are refused beyond. Three times the rows of a
-/// full directory, and where sled's memory is still small.
-const ROWS_MAX: usize = 100_000;
+/// Rows that are kept; new keys are refused beyond. All that the quotas of the
+/// directory and the DHT let in at the worst: 41,000 rows and tombstones, as many
+/// statements about their reach, 53,000 key chains, and 4,096 each of witnesses
+/// and of records of the DHT. At several times that sled's memory is no longer
+/// small.
+const ROWS_MAX: usize = 160_000;
 
 /// Bytes of one row's key and value: an envelope and as much again beside it.
 const ROW_BYTES_MAX: usize = 2 * ENVELOPE_BYTES_MAX;
@@ -109,7 +112,7 @@ impl Replica {
 
     /// Queues a row, over the one that has the key; waits while the queue is full.
     ///
-    /// A row of more than 16 KiB, or one beyond the 100,000 that are kept, is
+    /// A row of more than 16 KiB, or one beyond the 160,000 that are kept, is
     /// refused with a warning in the log; once the replica is closed, all are
     /// refused in silence. The mesh has them.
     ///

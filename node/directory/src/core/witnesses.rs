@@ -4,10 +4,11 @@
 //! it itself, one for each block of addresses, or when it has been heard of for
 //! a day; and each for a bounded number of rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use homehost_protocol::limits::AHEAD_MAX;
 use homehost_protocol::{NodeId, Scope};
 
 use super::Moment;
@@ -32,6 +33,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(48 * 3600);
 /// How often it is noted on disk that a node was met: what a restart may make
 /// it older by.
 const NOTED_EVERY: Duration = Duration::from_secs(3600);
+
+/// How often when its address is another each time.
+const MOVED_EVERY: Duration = Duration::from_secs(60);
 
 /// Rows for which one witness counts: what an honest one can look at within the
 /// life of its word, and a bound on what a liar with an address is worth.
@@ -122,7 +126,8 @@ impl Witnesses {
         let known = self.entry(node, now.mono);
         let is_first = known.met.replace(now.mono).is_none();
         let net = ip.and_then(net_of);
-        let is_due = known.noted.is_none_or(|at| at + NOTED_EVERY <= now.mono) || known.net != net;
+        let every = if known.net == net { NOTED_EVERY } else { MOVED_EVERY };
+        let is_due = known.noted.is_none_or(|at| at + every <= now.mono);
         known.net = net;
         if is_due {
             known.noted = Some(now.mono);
@@ -140,27 +145,38 @@ impl Witnesses {
     /// Whether it still matters.
     pub(super) fn load(&mut self, node: NodeId, stored: &Stored<'_>, now: Moment) -> bool {
         let Some(net) = Net::read(stored.envelope) else { return false };
+        // A clock that was ahead would have it met for as long as it was ahead.
+        if stored.seen > now.wall.plus(AHEAD_MAX) {
+            return false;
+        }
         let at = |wall| now.mono.saturating_sub(now.wall.since(wall));
         let met = at(stored.seen);
         if met + FORGET_AFTER <= now.mono || self.met >= MET_MAX {
             return false;
         }
-        let known = self.entry(node, now.mono);
-        known.first_heard = at(stored.first_seen).min(known.first_heard);
-        (known.met, known.noted, known.net) = (Some(met), Some(met), net);
+        let first_heard = at(stored.first_seen).min(met);
+        let known =
+            Known { first_heard, last_heard: met, met: Some(met), noted: Some(met), net, rows: 0 };
         self.met += 1;
-        true
+        self.known.insert(node, known).is_none()
     }
 
-    /// Nobody can crowd out those that this node meets, but others that it
-    /// meets later.
+    /// Of those met, who makes way for one more: the one met the longest ago of
+    /// the network that most of them are of. Ids cost nothing and addresses do,
+    /// so that a crowd only crowds out its own.
     fn make_way(&mut self, node: &NodeId) -> Option<NodeId> {
         let is_met = self.known.get(node).is_some_and(|known| known.met.is_some());
         if is_met || self.met < MET_MAX {
             return None;
         }
-        let times = self.known.iter().filter_map(|(id, known)| Some((known.met?, *id)));
-        let (_, oldest) = times.min()?;
+        let met = || self.known.iter().filter_map(|(id, known)| Some((known.net, known.met?, *id)));
+        let mut sizes = BTreeMap::<Option<Net>, usize>::new();
+        for (net, ..) in met() {
+            *sizes.entry(net).or_default() += 1;
+        }
+        let (crowded, _) = sizes.into_iter().max_by_key(|(_, size)| *size)?;
+        let oldest = met().filter(|(net, ..)| *net == crowded).map(|(_, at, id)| (at, id)).min();
+        let (_, oldest) = oldest?;
         self.known.remove(&oldest);
         self.met -= 1;
         Some(oldest)

@@ -150,6 +150,28 @@ fn a_witness_that_was_met_counts_right_after_a_restart() {
     // What was met two days ago is over, and goes.
     let (_, loaded) = restarted(&outputs[..3], 48 * hour);
     assert_eq!(loaded, [Loaded::Damaged; 3]);
+    // So does what a clock noted that was ahead.
+    let mut ahead = directory();
+    let outputs = ahead.met(node_id(1), None, moment(hour));
+    let (_, loaded) = restarted(&outputs, 0);
+    assert_eq!(loaded, [Loaded::Damaged]);
+}
+
+#[test]
+fn a_crowd_of_one_network_does_not_push_out_witnesses_of_others() {
+    let mut directory = directory();
+    let host = numbered(1);
+    let at = [8, 1, 1, 1];
+    gossip(&mut directory, &listed(&host, at, 0), 0);
+    gossip(&mut directory, &proof(&host, at, &[1], 0), 0);
+    directory.met(node_id(1), Some(Ipv4Addr::new(9, 1, 0, 1).into()), moment(0));
+    for n in 0..10_000_u32 {
+        let mut id = [7; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        directory.met(NodeId(id), Some(Ipv4Addr::new(9, 2, 0, 1).into()), moment(1));
+    }
+    directory.tick(moment(20));
+    assert_eq!(view(&directory, &host, 20).expect("the row").reach.proved, 1);
 }
 
 #[test]
