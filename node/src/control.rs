@@ -349,7 +349,9 @@ impl NodeApi for Control {
     async fn identity(&self) -> Result<Identity, ApiError> {
         let mut identity = self.keys.look(identity::view);
         identity.network = Some(self.keys.network().to_string());
-        identity.conflict = self.keys.conflict();
+        let conflict = self.keys.conflict();
+        identity.conflict = conflict.map(|fork| fork.advice().to_owned());
+        identity.conflict_is_final = conflict == Some(crate::identity::Fork::Epochs);
         Ok(identity)
     }
 

@@ -115,6 +115,41 @@ pub(crate) enum Offered {
     Conflict,
 }
 
+/// How two key chains of one root contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fork {
+    /// In the devices of one epoch, which a rotation ends.
+    Devices,
+    /// In the epochs themselves: the recovery phrase signed two events in the
+    /// place of one. Nothing mends that.
+    Epochs,
+}
+
+impl Fork {
+    /// Of two chains that do.
+    pub(crate) fn of(one: &Chain, other: &Chain) -> Self {
+        if one.epoch_head() == other.epoch_head() { Self::Devices } else { Self::Epochs }
+    }
+
+    /// What its owner should know and do.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Devices => {
+                "others hold a list of machines of this identity that denies the one here: its \
+                 key signed two different events. If a machine was restored from a backup, stop \
+                 it; then run `homehost id rotate`, which ends the conflict"
+            }
+            Self::Epochs => {
+                "others hold a key chain of this identity that denies the one here: its recovery \
+                 phrase was used twice in one epoch, perhaps after an old backup, perhaps by a \
+                 thief. Nodes mark its servers for as long as they know both chains, and a \
+                 rotation would mend nothing: begin as somebody new: `homehost down --games`, \
+                 move the folder `identity` away (keep it), and run `homehost up`"
+            }
+        }
+    }
+}
+
 /// What a rotation or revocation needs to be signed elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
@@ -341,7 +376,12 @@ impl Identity {
         path.join(folder::RESTORED).exists()
     }
 
-    /// Others were asked what became of these keys.
+    /// The same, of this one.
+    pub(crate) fn is_fresh(&self) -> bool {
+        Self::is_fresh_from_backup(self.folder())
+    }
+
+    /// Others have answered what became of these keys.
     ///
     /// # Errors
     /// When the note cannot be removed.
@@ -674,7 +714,10 @@ impl Identity {
             device: secret(folder::DEVICE_KEY)?,
             node: secret(folder::NODE_KEY)?,
             recovery: self.folder.read(folder::RECOVERY)?,
-            revocation: self.revocation(),
+            revocation: match self.chain.operating_key() {
+                None => self.folder.read(folder::REVOCATION)?.map(|bytes| bytes.to_vec()),
+                Some(_) => None,
+            },
             created: UnixMillis(homehost_runtime::wall_ms()),
         })
     }

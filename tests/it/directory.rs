@@ -147,6 +147,15 @@ fn who_has_no_node_asks_any_one_and_checks_what_it_says() {
     let both = alone(&test, &["discover", "--via", &lonely, "--via", &whole, "--json"]);
     assert_eq!(both.json().as_array().map(Vec::len), Some(2));
     assert!(both.stderr.contains("leaves out 2 servers"), "{both:?}");
+    // One that is gone spoils nothing.
+    let gone = "/ip4/127.0.0.1/tcp/1";
+    let rest = alone(&test, &["discover", "--via", gone, "--via", &whole, "--json"]);
+    assert_eq!(rest.json().as_array().map(Vec::len), Some(2));
+    assert!(rest.stderr.contains(gone), "{rest:?}");
+    let long = "x".repeat(25);
+    let args = ["discover", "--via", &whole, "--game", &long, "--json"];
+    let long = alone(&test, &args).refusal(2);
+    assert!(long.contains("24 bytes"), "{long}");
     assert!(!test.folder().join("nowhere").exists(), "it keeps nothing");
     let nobody = alone(&test, &["discover", "--via", "/ip4/127.0.0.1/tcp/1"]);
     assert_eq!(nobody.code, Some(7), "{nobody:?}");
@@ -183,13 +192,18 @@ fn a_rotation_is_seen_by_all_and_the_old_key_is_refused() {
         let ended = thief.ok(&["id"])["ended"].take();
         if ended.is_null() { Err("it still signs".into()) } else { Ok(()) }
     });
-    // So does a node that only ever hears of it.
+    // So does what they reached while nothing is signed.
+    home.ok(&["id", "revoke", "--yes", "--phrase-file", &words]);
+    home.ok(&["id", "rotate", "--phrase-file", &words]);
+    let newest = |row: &Value| proved(row) && row["key_epoch"] == 3;
+    row(&c, &server["id"], "it is signed and proved after a revocation", newest);
+    // A node that only ever hears of it takes it in.
     let late = test.node("late", &[&b.address()]);
     let row = row(&late, &server["id"], "it is known", |row| row["status"] == "live");
     assert_eq!(row["host"], before["host"]);
     home.down();
     home.start();
-    assert_eq!(home.ok(&["id"])["key_epoch"], 1);
+    assert_eq!(home.ok(&["id"])["key_epoch"], 3);
     self::row(&late, &server["id"], "it goes on", |row| row["status"] == "live");
 }
 

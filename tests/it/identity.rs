@@ -221,6 +221,18 @@ fn a_backup_brings_the_same_root_back() {
     // Before it has heard what became of the keys since, a rotation is a risk.
     let refusal = back.cli(&["id", "rotate", "--phrase-file", &no_backup]).refusal(4);
     assert!(refusal.contains("--force"), "{refusal}");
+    // A bootstrap node cannot tell it.
+    let boot = test.bootstrap();
+    back.set_bootstrap(&[boot.address()]);
+    back.start();
+    eventually(FOUND, "it has asked all that it has", || {
+        let (stats, status) = (back.ok(&["mesh", "stats"]), back.ok(&["status"]));
+        let asked = stats["seconds"].as_u64() >= Some(7) && status["peers"] == 1;
+        if asked { Ok(()) } else { Err(status.to_string()) }
+    });
+    let refusal = back.cli(&["id", "rotate", "--phrase-file", &no_backup]).refusal(4);
+    assert!(refusal.contains("no host has answered"), "{refusal}");
+    back.down();
     back.set_bootstrap(&[&node.address()]);
     back.start();
     let note = back.data_dir().join("identity/restored");

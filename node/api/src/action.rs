@@ -73,6 +73,9 @@ pub enum Action {
         /// it afterwards.
         #[serde(default)]
         record: Option<String>,
+        /// Rotate also where that may contradict another rotation.
+        #[serde(default)]
+        force: bool,
     },
     /// Let another machine sign.
     IdDeviceAdd {

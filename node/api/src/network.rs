@@ -82,6 +82,11 @@ pub struct MeshStats {
     pub admitted: u64,
     /// Records not taken in, by reason.
     pub refused: BTreeMap<String, u64>,
+    /// What peers said and did and what became of it, by what it was and how it
+    /// ended: `gossip`, `rpc_refused`, `misdeeds`, `connections_refused`,
+    /// `dht_puts`, `dht_providers`.
+    #[serde(default)]
+    pub counted: BTreeMap<String, BTreeMap<String, u64>>,
     /// Comparisons of whole replicas with peers.
     pub repairs: Repairs,
 }

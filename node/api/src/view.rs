@@ -73,6 +73,9 @@ pub struct Identity {
     pub joining: Option<String>,
     /// A sentence when others hold key events that deny those of this node.
     pub conflict: Option<String>,
+    /// Whether no rotation mends that.
+    #[serde(default)]
+    pub conflict_is_final: bool,
 }
 
 /// A machine of an owner.
@@ -331,6 +334,9 @@ pub struct DirectoryRow {
     pub reach_asked: u8,
     /// When the last of them got through, RFC 3339.
     pub reach_at: Option<String>,
+    /// How many seconds ago that was.
+    #[serde(default)]
+    pub reach_age_s: Option<u64>,
     /// Whether its host's key chains contradict each other: somebody else may
     /// have its keys.
     pub key_conflict: bool,

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use super::output::{Cell, Colour, fields};
 use super::{Output, usage};
 use crate::control::count;
+use crate::control::identity::FRESH;
 use crate::exit::{self, Failure, failure};
 use crate::identity::backup::{self, Cost, Machine};
 use crate::identity::phrase::Phrase;
@@ -350,10 +351,12 @@ async fn rotate(args: &RotateArgs, data_dir: &Path, output: &Output) -> Result<(
     let view = keeper.view().await?;
     needs_phrase(&view)?;
     if Identity::is_fresh_from_backup(&folder(data_dir)) && !args.force {
-        let text = "this identity came from a backup and has not met others since: if it was \
-                    rotated after that backup, another rotation would contradict the first for \
-                    ever. Run `homehost up` until it has a peer for some seconds, then rotate; \
-                    --force rotates all the same";
+        return Err(failure(ErrorKind::WrongState, FRESH));
+    }
+    if let Some(conflict) = view.conflict.as_deref().filter(|_| view.conflict_is_final)
+        && !args.force
+    {
+        let text = format!("{conflict}; --force rotates all the same");
         return Err(failure(ErrorKind::WrongState, text));
     }
     let phrase = read_phrase(&args.phrase, output)?;
@@ -374,7 +377,7 @@ async fn rotate(args: &RotateArgs, data_dir: &Path, output: &Output) -> Result<(
     // This machine gets the number 0; its former number is not wanted any more.
     let kept = others.iter().filter(|other| keep && !other.this).map(|other| other.device);
     let event = rotation(&prepared, &by, next);
-    let mut receipt = keeper.apply(&event, kept.collect(), None).await?;
+    let mut receipt = keeper.apply(&event, kept.collect(), None, args.force).await?;
     if !others.is_empty() && !keep {
         receipt.message.push_str(
             "; the other machines sign no longer: add those that you want again with \
@@ -424,7 +427,7 @@ async fn revoke(args: &RevokeArgs, data_dir: &Path, output: &Output) -> Result<(
     let record = signer
         .sign(&Record::KeyChain(chain.to_body()), now, UnixMillis(now))
         .map_err(|error| failed(&error))?;
-    let receipt = keeper.apply(&event, Vec::new(), Some(record)).await?;
+    let receipt = keeper.apply(&event, Vec::new(), Some(record), false).await?;
     output.receipt(&receipt);
     Ok(())
 }

@@ -126,6 +126,18 @@ fn table(stats: &MeshStats, output: &Output) -> String {
         ("taken in", count(stats.admitted.try_into().unwrap_or(usize::MAX), "record")),
         ("refused", if refused.is_empty() { "—".into() } else { refused.join(", ") }),
     ];
+    let counted = |name: &str| {
+        let counts = stats.counted.get(name).into_iter().flatten();
+        let counts: Vec<_> = counts.map(|(what, n)| format!("{n} {what}")).collect();
+        if counts.is_empty() { "—".into() } else { counts.join(", ") }
+    };
+    lines.extend([
+        ("gossip", counted("gossip")),
+        ("unanswered", counted("rpc_refused")),
+        ("misdeeds", counted("misdeeds")),
+        ("peers left", counted("connections_refused")),
+        ("DHT puts", counted("dht_puts")),
+    ]);
     lines.push((
         "repairs",
         format!(
@@ -133,6 +145,9 @@ fn table(stats: &MeshStats, output: &Output) -> String {
             repairs.done, repairs.failed, repairs.rounds, repairs.records, repairs.withheld
         ),
     ));
+    if rows.is_empty() {
+        return fields(&lines);
+    }
     let table = output.table(&["PROTOCOL", "RECEIVED", "SENT", "IN", "OUT"], &rows);
     format!("{table}\n{}", fields(&lines))
 }

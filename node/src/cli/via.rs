@@ -14,7 +14,7 @@ use homehost_directory::{Admission, Directory, Moment, Query, Refusal, Source};
 use homehost_mesh::Multiaddr;
 use homehost_mesh::ask::{AskConnection, AskError};
 use homehost_protocol::chain::Chain;
-use homehost_protocol::limits::{QUERY_ROWS_MAX, QUERY_TEXT_BYTES_MAX, RPC_CHAINS_MAX};
+use homehost_protocol::limits::{QUERY_ROWS_MAX, RPC_CHAINS_MAX};
 use homehost_protocol::rpc::{Request, Response};
 use homehost_protocol::validate::NoChains;
 use homehost_protocol::{NetworkName, Record, RootId, ServerId, UnixMillis, Verdict, validate};
@@ -56,10 +56,6 @@ pub(crate) struct Found {
 /// When it cannot be asked, or does not answer.
 pub(crate) async fn discover(address: &Multiaddr, query: Query) -> Result<Found, Failure> {
     let unsaid = |error: AskError| explain(address, &error);
-    if query.text.as_ref().is_some_and(|text| text.len() > QUERY_TEXT_BYTES_MAX) {
-        let text = format!("--text has at most {QUERY_TEXT_BYTES_MAX} bytes: shorten it");
-        return Err(failure(ErrorKind::Usage, text));
-    }
     let mut node = AskConnection::connect(address, CONNECT).await.map_err(unsaid)?;
     let mut reading: Option<Reading> = None;
     let wanted = query.limit.unwrap_or(ROWS);

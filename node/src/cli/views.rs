@@ -1,5 +1,7 @@
 //! `status`, `peers` and `discover`: what a node knows, for a person.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, ValueEnum};
 use homehost_api::{
     DirectoryChange, DirectoryRow, DiscoverQuery, ErrorKind, NodeStatus, PathKind, Peer, Reach,
@@ -105,12 +107,23 @@ pub(crate) async fn discover_via(args: DiscoverArgs, output: &Output) -> Result<
         return Err(failure(ErrorKind::Usage, text));
     }
     let query = crate::control::views::query(query_of(args))?;
-    let mut answers = Vec::new();
+    let (mut answers, mut failures) = (Vec::new(), Vec::new());
     for address in &addresses {
-        answers.push((address, via::discover(address, query.clone()).await?));
+        match via::discover(address, query.clone()).await {
+            Ok(found) => answers.push((address, found)),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    // Several are asked because one may be gone.
+    match failures.pop() {
+        Some(failure) if answers.is_empty() => return Err(failure),
+        last => failures.extend(last),
     }
     let rows = via::union(answers.iter().map(|(_, found)| found));
     output.show(&rows, || directory_table(&rows, output));
+    for failure in failures {
+        output.hint(&failure.message);
+    }
     for (address, found) in answers {
         let network = found.network.as_str();
         output.hint(&format!("on the network {network:?}, as told by {address}"));
@@ -184,15 +197,17 @@ pub(crate) async fn discover(
 
 async fn watch(query: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     let path = format!("/api/v1/discover/watch{query}");
-    let stream = client.events(&path, |change: DirectoryChange| match &change {
+    let mut names = BTreeMap::new();
+    let stream = client.events(&path, move |change: DirectoryChange| match &change {
         _ if output.is_json() => output.json_line(&change),
         DirectoryChange::Put { row } => {
+            names.insert(row.id.clone(), row.name.clone());
             let row = row_cells(row);
             output.line(output.table(&[""; 8], &[row]).trim());
         }
         DirectoryChange::Gone { id } => {
-            let id = id.get(..8).unwrap_or(id);
-            output.line(&output.paint(Colour::Dim, &format!("{id} gone")));
+            let name = names.remove(id).unwrap_or_else(|| id.clone());
+            output.line(&output.paint(Colour::Dim, &format!("{name} gone")));
         }
     });
     stream_until_asked(stream, true, output).await
@@ -252,11 +267,23 @@ fn reach(row: &DirectoryRow) -> Cell {
         return Cell::of("key conflict").colour(Colour::Bad);
     }
     match (row.reach, row.reach_said) {
-        (Reach::Proved, _) => Cell::of(format!("proved {}/{}", row.reach_proved, row.reach_asked))
-            .colour(Colour::Good),
+        (Reach::Proved, _) => {
+            let age = row.reach_age_s.map(|age| format!(" {}", short_span(age)));
+            let of = format!("{}/{}", row.reach_proved, row.reach_asked);
+            Cell::of(format!("proved {of}{}", age.unwrap_or_default())).colour(Colour::Good)
+        }
         (Reach::Claimed, 0) => Cell::of("claimed"),
         // By witnesses that this node does not know.
         (Reach::Claimed, said) => Cell::of(format!("said {said}/{}", row.reach_asked)),
+    }
+}
+
+/// `now`, `4m`, `2h`: how long ago something was.
+fn short_span(seconds: u64) -> String {
+    match seconds {
+        0..60 => "now".into(),
+        60..3600 => format!("{}m", seconds / 60),
+        _ => format!("{}h", seconds / 3600),
     }
 }
 

@@ -11,7 +11,7 @@ use homehost_runtime::wall_ms;
 use super::{Control, count};
 use crate::exit;
 use crate::identity::{
-    Identity, IdentityError, PhraseState, Prepared, Standing, key_text, parse_key,
+    Fork, Identity, IdentityError, PhraseState, Prepared, Standing, key_text, parse_key,
 };
 
 /// An identity for a person.
@@ -48,6 +48,7 @@ pub(crate) fn view(identity: &Identity) -> View {
         },
         joining: identity.joining().map(|root| root.to_string()),
         conflict: None,
+        conflict_is_final: false,
     }
 }
 
@@ -85,7 +86,8 @@ impl Control {
             homehost_api::PhraseState::Unseen => Some(UNSEEN.to_owned()),
             _ => None,
         };
-        [self.keys.conflict(), view.ended, phrase].into_iter().flatten().collect()
+        let conflict = self.keys.conflict().map(|fork| fork.advice().to_owned());
+        [conflict, view.ended, phrase].into_iter().flatten().collect()
     }
 
     /// Does what changes keys.
@@ -99,7 +101,10 @@ impl Control {
                 "a new key is ready: a rotation signed with the recovery phrase brings it in"
                     .to_owned()
             }
-            Action::IdApply { event, keep_devices, record } => {
+            Action::IdApply { event, keep_devices, record, force } => {
+                if record.is_none() && !force {
+                    self.check_rotation()?;
+                }
                 let event = SignedKeyEvent::from_bytes(&hex("event", event)?)
                     .map_err(|_| usage("the event is not a signed key event"))?;
                 let record = record.as_deref().map(|text| hex("record", text)).transpose()?;
@@ -132,7 +137,28 @@ impl Control {
     }
 }
 
+/// Why a machine that came from a backup does not rotate at once.
+pub(crate) const FRESH: &str = "this identity came from a backup and no host has answered since \
+                                what became of it: if it was rotated after that backup, another \
+                                rotation would contradict the first for ever. Run `homehost up` \
+                                until it has met a host for some seconds, then rotate; --force \
+                                rotates all the same";
+
 impl Control {
+    /// Refuses a rotation that would contradict another, or mend nothing.
+    fn check_rotation(&self) -> Result<(), ApiError> {
+        if self.keys.look(Identity::is_fresh) {
+            return Err(ApiError::new(ErrorKind::WrongState, FRESH));
+        }
+        match self.keys.conflict() {
+            Some(fork @ Fork::Epochs) => {
+                let text = format!("{}; --force rotates all the same", fork.advice());
+                Err(ApiError::new(ErrorKind::WrongState, text))
+            }
+            Some(Fork::Devices) | None => Ok(()),
+        }
+    }
+
     /// Refuses a revocation without a record that carries it: nobody else would
     /// ever learn of it.
     fn check_carried(&self, event: &SignedKeyEvent, record: Option<&[u8]>) -> Result<(), ApiError> {

@@ -1,5 +1,6 @@
 //! Figures of the directory and the hosting, read when somebody asks.
 
+use std::collections::BTreeMap;
 use std::fmt::Error;
 
 use homehost_directory::DirectoryHandle;
@@ -9,6 +10,26 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+
+/// What the mesh's counters begin with.
+const MESH: &str = "homehost_mesh_";
+
+/// The counters of the mesh that have labels, by name and labels: the registry
+/// gives them as text only.
+pub(super) fn counted(registry: &Registry) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut text = String::new();
+    // A text cannot fail to take more.
+    let _ = prometheus_client::encoding::text::encode(&mut text, registry);
+    let mut counted = BTreeMap::<String, BTreeMap<String, u64>>::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix(MESH)) {
+        let Some((name, rest)) = line.split_once("_total{") else { continue };
+        let Some((labels, value)) = rest.rsplit_once("} ") else { continue };
+        let Ok(value) = value.parse() else { continue };
+        let labels: Vec<_> = labels.split('"').skip(1).step_by(2).collect();
+        counted.entry(name.to_owned()).or_default().insert(labels.join(" "), value);
+    }
+    counted
+}
 
 #[derive(Debug)]
 struct NodeCollector {

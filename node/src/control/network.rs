@@ -6,7 +6,9 @@ use std::time::Instant;
 use homehost_api::{
     ApiError, ErrorKind, Lookup, MeshStats, Repairs, ServerReach, Traffic, Witness,
 };
-use homehost_protocol::ServerId;
+use homehost_hosting::ServerView;
+use homehost_protocol::{ServerId, UnixMillis};
+use homehost_runtime::wall_ms;
 
 use super::{Control, closed, views};
 use crate::wire::phone_book;
@@ -28,7 +30,10 @@ impl Control {
                 "nobody could be asked: this node has no peer that keeps records".to_owned()
             } else {
                 let asked = super::count(answer.answers.len(), "peer");
-                format!("{asked} answered, and none knows this server")
+                format!(
+                    "{asked} answered, and none knows this server: check the id, or search with \
+                     `homehost discover --all`"
+                )
             };
             return Err(ApiError::new(ErrorKind::NotFound, text));
         }
@@ -52,7 +57,7 @@ impl Control {
             name: server.definition.name.clone(),
             at: report.at.map(|at| at.to_string()),
             asked: report.asked.clone(),
-            summary: summary(&report, server.state == homehost_hosting::State::Running),
+            summary: self.summary(&report, &server),
             witnesses: report.witnesses.into_iter().map(witness).collect(),
         })
     }
@@ -77,6 +82,7 @@ impl Control {
             penned: stats.penned,
             admitted: stats.admitted,
             refused: stats.refused.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
+            counted: super::metrics::counted(&self.registry),
             repairs: Repairs {
                 done: count(&self.repairs.done),
                 failed: count(&self.repairs.failed),
@@ -99,6 +105,24 @@ fn witness(report: WitnessReport) -> Witness {
         reached,
         players,
         problem,
+    }
+}
+
+impl Control {
+    /// How it stands, with what keeps it from being listed and what nobody can
+    /// say at the moment.
+    fn summary(&self, report: &ReachReport, server: &ServerView) -> String {
+        let mut text = summary(report, server.state == homehost_hosting::State::Running);
+        if let Some(problem) = self.announcer.problems().get(&server.definition.id) {
+            text.push_str(&format!("; {problem}"));
+        }
+        let alone = !self.mesh.status().borrow().peers.iter().any(|peer| peer.holds_replica);
+        if let Some(at) = report.at.filter(|_| alone) {
+            let minutes = UnixMillis(wall_ms()).since(at).as_secs() / 60;
+            let ago = super::count(usize::try_from(minutes).unwrap_or(usize::MAX), "minute");
+            text.push_str(&format!("; that was {ago} ago, and no host is connected now"));
+        }
+        text
     }
 }
 

@@ -9,7 +9,13 @@ use homehost_api::{
 use homehost_directory::{Query, RowView, SearchError, Sort};
 use homehost_hosting::{ServerView, State};
 use homehost_mesh::PeerInfo;
+use homehost_protocol::UnixMillis;
+use homehost_protocol::limits::{
+    GAME_BYTES_MAX, GAME_VERSION_BYTES_MAX, LANGUAGE_BYTES_MAX, QUERY_TEXT_BYTES_MAX,
+    REGION_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX,
+};
 use homehost_protocol::record::listing::flags;
+use homehost_runtime::wall_ms;
 
 use super::{Control, reachability as network};
 use crate::wire::join::{join_addresses, own_ips};
@@ -88,16 +94,34 @@ pub(super) fn log_line(line: homehost_hosting::LogLine) -> LogLine {
     LogLine { seq: line.seq, at: line.at.to_string(), text: line.text }
 }
 
-/// Longest free text; a search box holds no more.
-const TEXT_BYTES_MAX: usize = 256;
+fn check_lengths(query: &DiscoverQuery) -> Result<(), ApiError> {
+    let texts = [
+        ("game", &query.game, GAME_BYTES_MAX),
+        ("region", &query.region, REGION_BYTES_MAX),
+        ("language", &query.language, LANGUAGE_BYTES_MAX),
+        ("version", &query.version, GAME_VERSION_BYTES_MAX),
+        ("text", &query.text, QUERY_TEXT_BYTES_MAX),
+    ];
+    let is_long = |(_, text, most): &(_, &Option<String>, usize)| {
+        text.as_ref().is_some_and(|text| text.len() > *most)
+    };
+    let tags = || query.tags.iter().flat_map(|tags| tags.split(','));
+    let text = if let Some((name, _, most)) = texts.into_iter().find(is_long) {
+        format!("no server has a {name} of more than {most} bytes: shorten the filter")
+    } else if tags().count() > TAGS_MAX || tags().any(|tag| tag.len() > TAG_BYTES_MAX) {
+        format!("a server has at most {TAGS_MAX} tags of {TAG_BYTES_MAX} bytes: give fewer")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new(ErrorKind::Usage, text))
+}
 
+/// A search as it was asked for.
+///
+/// # Errors
+/// A filter that no server can match, or a cursor that is none.
 pub(crate) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
-    let texts =
-        [&query.game, &query.tags, &query.region, &query.language, &query.version, &query.text];
-    if texts.into_iter().flatten().any(|text| text.len() > TEXT_BYTES_MAX) {
-        let text = format!("a filter has at most {TEXT_BYTES_MAX} bytes: shorten it");
-        return Err(ApiError::new(ErrorKind::Usage, text));
-    }
+    check_lengths(&query)?;
     let cursor = query.cursor.map(|cursor| cursor.parse()).transpose();
     let cursor = cursor.map_err(|error| ApiError::new(ErrorKind::Usage, format!("{error}")))?;
     let flag = |bit: u32, wanted: Option<bool>| match wanted {
@@ -166,6 +190,7 @@ pub(crate) fn directory_row(row: RowView) -> DirectoryRow {
         reach_said: row.reach.said,
         reach_asked: row.reach.asked,
         reach_at: row.reach.at.map(|at| at.to_string()),
+        reach_age_s: row.reach.at.map(|at| UnixMillis(wall_ms()).since(at).as_secs()),
         key_conflict: row.key_conflict,
         issued: row.issued.to_string(),
         seen: row.seen.to_string(),

@@ -166,9 +166,9 @@ impl Watch {
 
     fn put(&mut self, id: ServerId, row: DirectoryRow) {
         let before = self.known.insert(id, row.clone());
-        // `seen` moves with every heartbeat; that alone is no news.
+        // What moves with every heartbeat is no news alone.
         let same =
-            before.is_some_and(|before| DirectoryRow { seen: row.seen.clone(), ..before } == row);
+            before.is_some_and(|before| without_clocks(before) == without_clocks(row.clone()));
         if !same {
             self.pending.push_back(DirectoryChange::Put { row: Box::new(row) });
         }
@@ -177,4 +177,9 @@ impl Watch {
     fn gone(&mut self, id: ServerId) {
         self.pending.push_back(DirectoryChange::Gone { id: id.to_string() });
     }
+}
+
+/// A row without what moves by itself.
+fn without_clocks(row: DirectoryRow) -> DirectoryRow {
+    DirectoryRow { seen: String::new(), reach_age_s: None, ..row }
 }

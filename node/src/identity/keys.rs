@@ -9,7 +9,7 @@ use homehost_protocol::validate::{KeyChains, KeyState};
 use homehost_protocol::{NetworkName, NodeId, RootId};
 use tokio::sync::watch;
 
-use super::{Identity, IdentityError, Offered, Prepared, Standing};
+use super::{Fork, Identity, IdentityError, Offered, Prepared, Standing};
 
 /// Whether this node signs.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl KeyChains for OwnChain<'_> {
 pub(crate) struct Keys {
     identity: Arc<Mutex<Identity>>,
     state: watch::Sender<Arc<SignerState>>,
-    conflict: watch::Sender<Option<String>>,
+    conflict: watch::Sender<Option<Fork>>,
     network: NetworkName,
     node: NodeId,
 }
@@ -134,8 +134,8 @@ impl Keys {
     }
 
     /// What contradicts the chain of this node, if something was seen.
-    pub(crate) fn conflict(&self) -> Option<String> {
-        self.conflict.borrow().clone()
+    pub(crate) fn conflict(&self) -> Option<Fork> {
+        *self.conflict.borrow()
     }
 
     /// Looks at the identity.
@@ -179,20 +179,27 @@ impl Keys {
     /// # Errors
     /// See [`IdentityError`].
     pub(crate) async fn offer_chain(&self, chain: Chain) -> Result<Offered, IdentityError> {
-        let offered = self.change(move |identity| identity.offer_chain(&chain)).await?;
+        let offer = move |identity: &mut Identity| {
+            let offered = identity.offer_chain(&chain)?;
+            Ok((offered, Fork::of(identity.chain(), &chain)))
+        };
+        let (offered, fork) = self.change(offer).await?;
         if offered == Offered::Conflict {
-            self.note_conflict();
+            self.note_conflict(fork);
         }
         Ok(offered)
     }
 
-    /// Notes that others hold a chain of this root that denies the own one.
-    pub(crate) fn note_conflict(&self) {
-        let text = "others hold a key chain of this identity that denies the one here: a key \
-                    signed two different events. If a machine was restored from a backup and \
-                    rotated since, stop it; otherwise somebody else has a key: run \
-                    `homehost id rotate`";
-        self.conflict.send_replace(Some(text.to_owned()));
+    /// Notes that others hold a chain of this root that denies the own one; what
+    /// cannot be mended stays.
+    pub(crate) fn note_conflict(&self, fork: Fork) {
+        self.conflict.send_if_modified(|noted| {
+            let worse = *noted != Some(Fork::Epochs) && *noted != Some(fork);
+            if worse {
+                *noted = Some(fork);
+            }
+            worse
+        });
     }
 
     /// Changes the identity and tells everybody. Files are written, which blocks.
@@ -259,7 +266,10 @@ mod tests {
         );
         fork.extend(&SignedKeyEvent::sign(&event, &fork.root(), &by)).unwrap();
         assert_eq!(keys.offer_chain(fork).await.unwrap(), Offered::Conflict);
-        assert!(keys.conflict().is_some_and(|text| text.contains("homehost id rotate")));
+        assert_eq!(keys.conflict(), Some(Fork::Epochs));
+        // A rotation would mend one about devices, and what is worse stays noted.
+        keys.note_conflict(Fork::Devices);
+        assert_eq!(keys.conflict(), Some(Fork::Epochs));
     }
 
     #[test]

@@ -212,7 +212,7 @@ pub(crate) struct AnnounceTask {
     speaking: watch::Sender<bool>,
     problems: watch::Sender<Problems>,
     /// Who reached our servers, as it was said last, and its record.
-    reach: BTreeMap<ServerId, (ReachAttest, Vec<u8>)>,
+    reach: BTreeMap<ServerId, (ReachAttest, Option<Vec<u8>>)>,
     said: Arc<Notify>,
 }
 
@@ -259,7 +259,8 @@ impl AnnounceTask {
         self.problems.send_replace(Problems::default());
         self.tick().await;
         // The witnesses' word is about the server and not about our key.
-        for (id, (reach, _)) in std::mem::take(&mut self.reach) {
+        let said = self.reach.iter().map(|(id, (reach, _))| (*id, reach.clone()));
+        for (id, reach) in said.collect::<Vec<_>>() {
             self.say_reach(id, reach).await;
         }
     }
@@ -348,7 +349,7 @@ impl AnnounceTask {
                         far.entry(topic).or_default()
                     };
                     if let Proposal::Listing(id, _) = &proposal {
-                        to.extend(self.reach.get(id).map(|(_, envelope)| envelope.clone()));
+                        to.extend(self.reach.get(id).and_then(|(_, envelope)| envelope.clone()));
                     }
                     to.push(envelope);
                     self.publisher.said(proposal, now);

@@ -6,23 +6,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use homehost_directory::DirectoryHandle;
 use homehost_mesh::MeshHandle;
 use homehost_protocol::RootId;
 use homehost_protocol::dht::DhtKey;
+use homehost_protocol::rpc::Request;
 use homehost_runtime::Shutdown;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::phone_book::take_in;
-use crate::identity::Offered;
 use crate::identity::keys::Keys;
+use crate::identity::{Fork, Offered};
 
 /// How often a root that this machine waits to join is looked for.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How often others are asked for the own chain: a machine that was restored
-/// from a backup must learn what happened since.
+/// How often others are asked for the own chain, in looks: a machine that was
+/// restored from a backup must learn what happened since, and asks at every look
+/// until a host has answered.
 const ASK: u32 = 120;
+
+/// Hosts that are asked at one time.
+const ASKED: usize = 3;
 
 /// Carries key chains to the identity.
 pub(crate) struct OwnKeys {
@@ -51,17 +57,13 @@ impl OwnKeys {
                 },
                 _ = looks.tick() => {
                     let joining = self.keys.look(|identity| identity.joining());
-                    let alone = self.mesh.status().borrow().peers.is_empty();
+                    let fresh = self.keys.look(|identity| identity.is_fresh());
                     if let Some(root) = joining {
                         self.fetch(root).await;
-                    } else if !alone {
+                    } else if !self.mesh.status().borrow().peers.is_empty() {
                         look += 1;
-                        if look % ASK == 1 {
-                            self.fetch(self.keys.look(|identity| identity.root())).await;
-                            let noted = self.keys.look(|identity| identity.heard_from_others());
-                            if let Err(error) = noted {
-                                tracing::warn!("failed to note what others know: {error}");
-                            }
+                        if fresh || look % ASK == 1 {
+                            self.ask_for_own(fresh).await;
                         }
                     }
                 }
@@ -75,6 +77,33 @@ impl OwnKeys {
             .into_iter()
             .flatten()
             .collect()
+    }
+
+    /// Asks others for the own chain. That it is no longer only what a backup
+    /// says is noted when a host has answered, with a chain or without one: a
+    /// bootstrap node knows no chains, and its silence says nothing.
+    async fn ask_for_own(&self, fresh: bool) {
+        let root = self.keys.look(|identity| identity.root());
+        let heard = fresh && self.ask_hosts(root).await;
+        self.fetch(root).await;
+        if heard && let Err(error) = self.keys.look(|identity| identity.heard_from_others()) {
+            tracing::warn!("failed to note what others know: {error}");
+        }
+    }
+
+    /// Asks hosts for a root's chain; whether one has answered.
+    async fn ask_hosts(&self, root: RootId) -> bool {
+        let status = self.mesh.status().borrow().clone();
+        let hosts = status.peers.iter().filter(|peer| peer.holds_replica).take(ASKED);
+        let asked = hosts.map(|peer| async {
+            let request = Request::Chains { roots: vec![root] };
+            let answer = self.mesh.request(peer.node, request).await.ok()?;
+            for held in answer.records {
+                take_in(&self.directory, held.envelope).await;
+            }
+            Some(())
+        });
+        join_all(asked).await.into_iter().flatten().next().is_some()
     }
 
     /// Asks the DHT for a root's chain.
@@ -92,9 +121,9 @@ impl OwnKeys {
         if !self.roots().contains(&root) {
             return;
         }
-        let Ok((Some(chain), conflict)) = self.directory.chain(root).await else { return };
-        if conflict {
-            self.keys.note_conflict();
+        let Ok(Some((chain, rival))) = self.directory.chain(root).await else { return };
+        if let Some(rival) = rival {
+            self.keys.note_conflict(Fork::of(&chain, &rival));
         }
         match self.keys.offer_chain(chain).await {
             Ok(Offered::Changed) => tracing::info!(%root, "the own keys have changed"),

@@ -87,12 +87,14 @@ impl Keeper {
         event: &SignedKeyEvent,
         keep_devices: Vec<u8>,
         record: Option<Vec<u8>>,
+        force: bool,
     ) -> Result<Receipt, Failure> {
         let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
         let action = Action::IdApply {
             event: hex(&event.to_bytes()),
             keep_devices: keep_devices.clone(),
             record: record.as_deref().map(hex),
+            force,
         };
         match self {
             Self::Node(client) => client.act(action).await,

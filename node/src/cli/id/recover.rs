@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use homehost_api::ErrorKind;
+use homehost_mesh::Multiaddr;
 use homehost_protocol::RootId;
 use homehost_protocol::chain::Relation;
 use homehost_store::DataDir;
@@ -24,11 +25,7 @@ pub(super) async fn run(
     let folder = folder(data_dir);
     let _lock = DataDir::open(data_dir).map_err(|error| exit::opening(&error))?;
     no_identity_yet(&folder)?;
-    let mut known = Vec::new();
-    for address in &args.via {
-        known.extend(via::chains(address, root).await?);
-    }
-    let known = newest(known)?.ok_or_else(|| unknown(&root))?;
+    let known = ask(&args.via, root, output).await?;
     let phrase = read_phrase(&args.phrase, output)?;
     let key = known.chain.carrier();
     let prepared = Prepared { chain: known.chain.clone(), key };
@@ -55,6 +52,27 @@ pub(super) async fn run(
         ),
     );
     Ok(())
+}
+
+/// Asks all of them for the newest chain. Several are asked because one may be
+/// gone, or behind.
+async fn ask(via: &[Multiaddr], root: RootId, output: &Output) -> Result<KnownChain, Failure> {
+    let (mut known, mut failures) = (Vec::new(), Vec::new());
+    for address in via {
+        match via::chains(address, root).await {
+            Ok(chains) => known.extend(chains),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if failures.len() == via.len()
+        && let Some(failure) = failures.pop()
+    {
+        return Err(failure);
+    }
+    for failure in failures {
+        output.hint(&failure.message);
+    }
+    newest(known)?.ok_or_else(|| unknown(&root))
 }
 
 /// The chain that goes on from all others; none when nobody knows one.

@@ -9,14 +9,19 @@ use homehost_runtime::wall_ms;
 use super::AnnounceTask;
 
 impl AnnounceTask {
-    /// Signs and says who reached a server.
+    /// Signs and says who reached a server. Where nothing is signed at the
+    /// moment it is kept, until there is a key again.
     pub(super) async fn say_reach(&mut self, id: ServerId, reach: ReachAttest) {
         let servers = self.parts.servers.borrow().clone();
         self.reach.retain(|id, _| servers.contains_key(id));
         let near = self.parts.network.is_main() && reach.address.scope() != Scope::Global;
+        if self.state.signer().is_none() {
+            self.reach.insert(id, (reach, None));
+            return;
+        }
         match self.sign_reach(id, reach.clone()).await {
             Ok(envelope) => {
-                self.reach.insert(id, (reach, envelope.clone()));
+                self.reach.insert(id, (reach, Some(envelope.clone())));
                 if near {
                     self.offer_to_link(&[envelope]);
                 } else {
