@@ -9,6 +9,7 @@ mod chains;
 mod crowd;
 mod keys;
 mod liveness;
+mod load;
 mod pace;
 mod pen;
 mod reach;
@@ -22,11 +23,12 @@ use std::time::Duration;
 
 use homehost_protocol::{NetworkName, NodeId, RecId, RootId, ServerId, UnixMillis};
 
-pub use admission::{Admission, Judgement, Loaded, Refusal, Source};
+pub use admission::{Admission, Judgement, Refusal, Source};
 use chains::ChainBook;
 pub(crate) use chains::key_state;
 use crowd::Crowd;
 pub use liveness::{presence_interval, stale_after};
+pub use load::Loaded;
 use pace::Buckets;
 use pen::Pen;
 use reach::HeldReach;

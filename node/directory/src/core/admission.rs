@@ -8,14 +8,12 @@ use homehost_protocol::record::Header;
 use homehost_protocol::validate::{IgnoreReason, claimed_root, validate_unless};
 use homehost_protocol::{
     NetworkName, NodeId, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing,
-    UnixMillis, Validated, Verdict, validate,
+    UnixMillis, Validated, Verdict,
 };
 
 use super::crowd::{Place, STRANGE_TOMBSTONES_MAX};
-use super::liveness::stale_after;
 use super::pace::{Bucket, Buckets, Pace};
-use super::reach::HeldReach;
-use super::row::{self, Came, HostPresence, KeyKind, Row, Stored};
+use super::row::{self, Came, HostPresence, Row, Stored};
 use super::{Device, Directory, Held, Moment, Output, RootRows};
 
 /// How a record came here.
@@ -33,17 +31,6 @@ pub enum Source {
     },
     /// Signed by this node.
     Own,
-}
-
-/// What became of a row from disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loaded {
-    /// It is in.
-    Row,
-    /// It is sound, but not for here and now; it should stay on disk.
-    Elsewhere,
-    /// It holds no longer and should be removed from disk.
-    Damaged,
 }
 
 /// What became of a record.
@@ -294,99 +281,6 @@ impl Directory {
         }
         self.count(Refusal::Known.label());
         (Admission::Refused(Refusal::Known), outputs)
-    }
-
-    /// Takes in what lies on disk. The keys of the store may come in any order.
-    pub fn load_all(
-        &mut self,
-        mut stored: Vec<(Vec<u8>, Vec<u8>)>,
-        now: Moment,
-    ) -> Vec<(Vec<u8>, Loaded)> {
-        stored.sort_by_cached_key(|(key, _)| row::kind_of_key(&self.network, key));
-        stored
-            .into_iter()
-            .map(|(key, value)| {
-                let loaded = self.load(&key, &value, now);
-                (key, loaded)
-            })
-            .collect()
-    }
-
-    /// Takes in a record from disk; chains must come before what they sign.
-    pub fn load(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
-        match row::kind_of_key(&self.network, key) {
-            None => {
-                // Another network's, where this node may return to.
-                let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
-                let old = now.wall.since(stored.seen) > OTHER_NETWORK_KEPT;
-                if old { Loaded::Damaged } else { Loaded::Elsewhere }
-            }
-            Some(KeyKind::Listing) => self.load_row(key, value, now),
-            Some(KeyKind::Witness) => self.load_witness(key, value, now),
-            Some(KeyKind::Chain | KeyKind::Reach) => self.load_record(key, value, now),
-        }
-    }
-
-    fn load_record(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
-        let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
-        let validated = match validate(stored.envelope, &self.network, &self.chains, now.wall) {
-            Verdict::Accept(validated) => *validated,
-            Verdict::Ignore(IgnoreReason::Future) => return Loaded::Elsewhere,
-            _ => return Loaded::Damaged,
-        };
-        let root = validated.header.root;
-        let mut outputs = Vec::new();
-        match validated.record.clone() {
-            Record::KeyChain(body) if row::chain_key(&self.network, &root) == key => {
-                let bytes = stored.envelope;
-                match self.admit_chain(bytes, &validated, &body, DISK, now, &mut outputs) {
-                    Ok(()) => Loaded::Row,
-                    Err(_) => Loaded::Damaged,
-                }
-            }
-            Record::ReachAttest(reach) => {
-                let id = reach.id(&root);
-                if row::reach_key(&self.network, &id) != key || !self.rows.contains_key(&id) {
-                    return Loaded::Damaged;
-                }
-                self.hold_reach(
-                    id,
-                    HeldReach::new(stored.envelope, validated, &reach, None, now.mono),
-                    now,
-                );
-                Loaded::Row
-            }
-            _ => Loaded::Damaged,
-        }
-    }
-
-    fn load_row(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
-        let Some(stored) = Stored::decode(value) else { return Loaded::Damaged };
-        let validated = match validate(stored.envelope, &self.network, &self.chains, now.wall) {
-            Verdict::Accept(validated) => validated,
-            // The clock may be wrong, and be set in a moment.
-            Verdict::Ignore(IgnoreReason::Future) => return Loaded::Elsewhere,
-            _ => return Loaded::Damaged,
-        };
-        let Record::ServerListing(listing) = validated.record else { return Loaded::Damaged };
-        let id = listing.id(&validated.header.root);
-        if row::key(&self.network, &id) != key {
-            return Loaded::Damaged;
-        }
-        // A row whose host was silent is stale from the beginning.
-        let silent = if stored.stale { stale_after(REPLICA_ROWS_MAX) } else { Duration::ZERO };
-        let came = Came {
-            first_seen: stored.first_seen,
-            heard: None,
-            seen: stored.seen,
-            loaded: now.mono.saturating_sub(silent),
-            retain_until: validated.header.expires(),
-            stored_stale: stored.stale,
-            pace: Bucket::full(LISTING_PACE, now.mono),
-        };
-        let named = (validated.id, &validated.header);
-        self.put_row(Row::new(named, &listing, stored.envelope, came), &listing);
-        Loaded::Row
     }
 
     fn admit_validated(
@@ -655,7 +549,7 @@ impl Directory {
         Ok(())
     }
 
-    fn put_row(&mut self, mut row: Row, listing: &ServerListing) {
+    pub(super) fn put_row(&mut self, mut row: Row, listing: &ServerListing) {
         let before = self.drop_row(&row.id);
         let strange = before.as_ref().is_none_or(Row::is_strange);
         let place = before.as_ref().and_then(|row| row.place.as_ref());
@@ -709,7 +603,7 @@ impl Directory {
 }
 
 /// How often a host may say a row anew: it changes its mind, it is no metronome.
-const LISTING_PACE: Pace = Pace { burst: 16, every: Duration::from_secs(10) };
+pub(super) const LISTING_PACE: Pace = Pace { burst: 16, every: Duration::from_secs(10) };
 
 /// How often a device may speak of its players.
 const PRESENCE_PACE: Pace = Pace { burst: 16, every: Duration::from_secs(3) };
@@ -743,9 +637,6 @@ const UNPROVED_TOMBSTONES_MAX: usize = TOMBSTONES_MAX / 4 * 3;
 /// Presences kept of roots whose listings are not here: they arrive in any
 /// order, but a root that never shows a listing is nobody.
 const STRANGERS_MAX: usize = 1024;
-
-/// How long rows of another network stay on disk for a node that may return.
-const OTHER_NETWORK_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// From disk: nobody has spoken of it yet.
 pub(super) const DISK: Source = Source::Peer { on_link: false, age: None };

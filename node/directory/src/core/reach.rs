@@ -12,7 +12,7 @@ use homehost_protocol::{
 use super::crowd::Place;
 use super::pace::{Bucket, Pace};
 use super::row::{self, Row};
-use super::{Directory, Loaded, Moment, Output, Refusal, Source};
+use super::{Directory, Moment, Output, Refusal, Source};
 
 /// Reach records whose listing is not here yet.
 const STRAYS_MAX: usize = 1024;
@@ -115,14 +115,6 @@ impl Directory {
         let forget = noted.forget.map(|node| Output::Forget { key: key(node) });
         let keep = noted.keep.map(|value| Output::Store { key: key(node), value });
         forget.into_iter().chain(keep).collect()
-    }
-
-    /// Takes in a node that was met before the start.
-    pub(super) fn load_witness(&mut self, key: &[u8], value: &[u8], now: Moment) -> Loaded {
-        let (Some(stored), Some(node)) = (row::Stored::decode(value), key.last_chunk()) else {
-            return Loaded::Damaged;
-        };
-        if self.witnesses.load(NodeId(*node), &stored, now) { Loaded::Row } else { Loaded::Damaged }
     }
 
     pub(super) fn admit_reach(
