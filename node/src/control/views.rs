@@ -94,7 +94,10 @@ pub(super) fn log_line(line: homehost_hosting::LogLine) -> LogLine {
     LogLine { seq: line.seq, at: line.at.to_string(), text: line.text }
 }
 
-fn check_lengths(query: &DiscoverQuery) -> Result<(), ApiError> {
+fn check_bounds(query: &DiscoverQuery) -> Result<(), ApiError> {
+    if query.limit == Some(0) {
+        return Err(ApiError::new(ErrorKind::Usage, "a limit of 0 shows nothing: give 1 or more"));
+    }
     let texts = [
         ("game", &query.game, GAME_BYTES_MAX),
         ("region", &query.region, REGION_BYTES_MAX),
@@ -121,7 +124,7 @@ fn check_lengths(query: &DiscoverQuery) -> Result<(), ApiError> {
 /// # Errors
 /// A filter that no server can match, or a cursor that is none.
 pub(crate) fn query(query: DiscoverQuery) -> Result<Query, ApiError> {
-    check_lengths(&query)?;
+    check_bounds(&query)?;
     let cursor = query.cursor.map(|cursor| cursor.parse()).transpose();
     let cursor = cursor.map_err(|error| ApiError::new(ErrorKind::Usage, format!("{error}")))?;
     let flag = |bit: u32, wanted: Option<bool>| match wanted {

@@ -20,10 +20,10 @@ pub(super) const NODE_KEY: &str = "node.key";
 pub(super) const DEVICE_KEY: &str = "device.key";
 /// Seed of the key that will sign records once the chain names it.
 pub(super) const PENDING_KEY: &str = "pending.key";
-/// What the recovery phrase stands for, until its owner has the words.
 /// Says that the identity came from a backup and has not heard from others what
 /// became of its keys since.
 pub(super) const RESTORED: &str = "restored";
+/// What the recovery phrase stands for, until its owner has the words.
 pub(super) const RECOVERY: &str = "recovery.seed";
 /// All key events of the root.
 pub(super) const CHAIN: &str = "chain";
