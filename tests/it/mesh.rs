@@ -130,11 +130,12 @@ fn assert_shape(row: &Value) {
         is(key, Value::is_u64);
     }
     is("reach_at", text_or_null);
+    is("reach_age_s", number_or_null);
     for key in ["confirmed", "key_conflict", "password", "whitelist", "modded", "pvp"] {
         is(key, Value::is_boolean);
     }
     assert!(row["reach"] == "claimed" || row["reach"] == "proved", "{row:#}");
-    assert_eq!(row.as_object().map(serde_json::Map::len), Some(27), "{row:#}");
+    assert_eq!(row.as_object().map(serde_json::Map::len), Some(28), "{row:#}");
 }
 
 #[test]
