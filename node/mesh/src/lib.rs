@@ -10,6 +10,7 @@
 
 mod actor;
 pub mod ask;
+mod autonat_server;
 mod backlog;
 mod behaviour;
 mod codec;
@@ -17,6 +18,7 @@ mod config;
 mod crowd;
 mod dht;
 mod dial_gate;
+mod direct_only;
 mod discovery;
 mod diversity;
 mod event;
@@ -29,14 +31,19 @@ mod near;
 mod node_id;
 mod outbox;
 mod peers;
+mod reach_probe;
+mod reachability;
 mod record_store;
+mod relays;
 mod scope;
+mod sleep;
 mod standing;
 mod start;
 mod status;
 mod token_bucket;
 mod traffic;
 mod transport;
+mod trim;
 mod unread;
 
 pub use libp2p::Multiaddr;
