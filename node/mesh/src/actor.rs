@@ -42,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::node_id::peer_of;
 use crate::outbox::Outbox;
 use crate::peers::Peers;
+use crate::ports::task::{MeshPorts, PortFacts};
 use crate::standing::Standing;
 use crate::token_bucket::Budgets;
 use crate::unread::Unread;
@@ -74,6 +75,7 @@ pub(crate) struct Parts {
     pub(crate) role: Role,
     pub(crate) bootstrap: Vec<Multiaddr>,
     pub(crate) external: Vec<Multiaddr>,
+    pub(crate) ports: (watch::Sender<MeshPorts>, watch::Receiver<PortFacts>),
     pub(crate) shutdown: Shutdown,
 }
 
@@ -123,7 +125,7 @@ impl Actor {
     pub(crate) fn new(parts: Parts) -> Self {
         let streams = parts.swarm.behaviour().streams.new_control();
         Self {
-            net: Network::new(streams, &parts.external),
+            net: Network::new(streams, &parts.external, parts.ports),
             role: parts.role,
             topics: Topics::new(&parts.network),
             identify_version: identify_version(&parts.network),
@@ -165,7 +167,7 @@ impl Actor {
                 () = shutdown.stopping() => break,
                 Some(command) = self.inbox.recv() => self.obey(command),
                 () = self.outbox.drive() => {}
-                probed = self.net.probed() => self.on_probed(&probed),
+                news = self.net.news() => self.on_network(&news),
                 () = tokio::time::sleep_until(wake) => self.tick(),
                 event = self.swarm.select_next_some() => self.on_event(event),
             }

@@ -31,6 +31,7 @@ mod near;
 mod node_id;
 mod outbox;
 mod peers;
+mod ports;
 mod reach_probe;
 mod reachability;
 mod record_store;
@@ -60,6 +61,7 @@ pub use facts::{
     PortProtocol, RelayFacts, RelayState, RouterFacts,
 };
 pub use handle::{MeshHandle, PublishError, Published, RequestError};
+pub use ports::PortWish;
 pub use start::{StartError, start};
 pub use status::{MeshStatus, ObservedAddress, PeerInfo};
 pub use traffic::{MeshTraffic, Protocol, ProtocolTraffic};

@@ -144,7 +144,6 @@ impl Reachability {
         self.changed |= self.sights.remove(&connection).is_some();
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "no port is mapped yet"))]
     /// The router forwards to us at these addresses, and has this one itself.
     pub(crate) fn mapped(&mut self, router: Option<IpAddr>, at: &[Multiaddr], now: Instant) {
         self.changed = true;

@@ -5,17 +5,21 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use homehost_protocol::Scope;
+use homehost_protocol::{Scope, Transport};
 use homehost_runtime::wall_ms;
 use libp2p::core::transport::ListenerId;
 use libp2p::kad::KBucketKey;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, dcutr, identify, ping, relay};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Actor;
 use crate::diversity::AddressBlock;
 use crate::node_id::node_of;
+use crate::ports::PortWish;
+use crate::ports::task::{MeshPorts, PortFacts};
 use crate::reach_probe::{self, Nonces, Tested};
 use crate::reachability::{Reachability, Server};
 use crate::relays::{Offer, Relays};
@@ -54,6 +58,17 @@ pub(super) struct Network {
     /// Peers to which no hole could be punched, and when that was tried.
     unpunched: HashMap<PeerId, Instant>,
     trim_at: Instant,
+    ports: watch::Sender<MeshPorts>,
+    forwarded: watch::Receiver<PortFacts>,
+    slept: u64,
+}
+
+/// Something happened that the swarm does not tell.
+pub(super) enum News {
+    /// A probe has ended.
+    Probed(Probed),
+    /// The router forwards something else than before.
+    Ports,
 }
 
 /// A probe that has ended.
@@ -64,7 +79,11 @@ pub(super) struct Probed {
 }
 
 impl Network {
-    pub(super) fn new(streams: libp2p_stream::Control, external: &[Multiaddr]) -> Self {
+    pub(super) fn new(
+        streams: libp2p_stream::Control,
+        external: &[Multiaddr],
+        (ports, forwarded): (watch::Sender<MeshPorts>, watch::Receiver<PortFacts>),
+    ) -> Self {
         let now = Instant::now();
         let mut reach = Reachability::default();
         for address in external {
@@ -91,6 +110,9 @@ impl Network {
             behind_relays: HashMap::new(),
             unpunched: HashMap::new(),
             trim_at: now + trim::EVERY,
+            ports,
+            forwarded,
+            slept: 0,
         }
     }
 
@@ -100,13 +122,18 @@ impl Network {
         waits.into_iter().flatten().fold(self.sleep.next(), Instant::min)
     }
 
-    /// Waits for the next probe to end.
-    pub(super) async fn probed(&mut self) -> Probed {
+    /// Waits for a probe to end, or the router to do something.
+    pub(super) async fn news(&mut self) -> News {
         loop {
-            match self.probes.join_next().await {
-                Some(Ok(probed)) => return probed,
-                Some(Err(error)) => tracing::warn!(%error, "a probe failed"),
-                None => std::future::pending().await,
+            tokio::select! {
+                // One of them never ends: there is always something to wait for.
+                Some(ended) = self.probes.join_next() => match ended {
+                    Ok(probed) => return News::Probed(probed),
+                    Err(error) => tracing::warn!(%error, "a probe failed"),
+                },
+                // Without port mapping nobody is there to tell.
+                Ok(()) = self.forwarded.changed() => return News::Ports,
+                else => std::future::pending().await,
             }
         }
     }
@@ -119,9 +146,12 @@ impl Actor {
             tracing::info!("the machine slept: looking for peers anew");
             self.leave_links(|_| true);
             self.shaken(now);
+            self.net.slept += 1;
+            self.tell_ports();
         }
         if self.net.settle_at.is_some_and(|at| at <= now) {
             self.net.settle_at = None;
+            self.tell_ports();
             self.interfaces_changed(now);
         }
         if self.net.trim_at <= now {
@@ -151,11 +181,58 @@ impl Actor {
         }
     }
 
-    pub(super) fn on_probed(&mut self, probed: &Probed) {
-        let Probed { address, by, tested } = probed;
-        tracing::debug!(%address, ?by, ?tested, "an address of ours was tried");
-        self.net.reach.tested(address, *by, *tested, Instant::now());
-        self.tend_network(Instant::now());
+    pub(super) fn on_network(&mut self, news: &News) {
+        let now = Instant::now();
+        match news {
+            News::Probed(Probed { address, by, tested }) => {
+                tracing::debug!(%address, ?by, ?tested, "an address of ours was tried");
+                self.net.reach.tested(address, *by, *tested, now);
+            }
+            News::Ports => {
+                self.status_changed = true;
+                let facts = self.net.forwarded.borrow_and_update().clone();
+                let router = facts.router.and_then(|router| router.external);
+                let own = self.net.ports.borrow().wishes.clone();
+                let at: Vec<_> = facts
+                    .mappings
+                    .iter()
+                    .filter(|of| {
+                        own.iter().any(|w| (w.transport, w.port) == (of.transport, of.internal))
+                    })
+                    .filter_map(|of| outside(router?, of.external?, of.transport))
+                    .collect();
+                for address in &at {
+                    self.swarm.behaviour_mut().identify.candidate(address.clone());
+                }
+                self.net.reach.mapped(router, &at, now);
+            }
+        }
+        self.tend_network(now);
+    }
+
+    /// Says which ports the router should forward, and on which interfaces.
+    fn tell_ports(&mut self) {
+        let mut wanted = MeshPorts { slept: self.net.slept, ..MeshPorts::default() };
+        for at in self.swarm.listeners() {
+            let Some(IpAddr::V4(ip)) = scope::ip_of(at) else { continue };
+            if Scope::of(ip.into()) != Scope::OnLink {
+                continue;
+            }
+            let (port, transport) = match at.iter().nth(1) {
+                Some(Protocol::Tcp(port)) => (port, Transport::Tcp),
+                Some(Protocol::Udp(port)) => (port, Transport::Udp),
+                _ => continue,
+            };
+            wanted.interfaces.insert(ip);
+            wanted.wishes.push(PortWish { name: "mesh".into(), transport, port });
+        }
+        wanted.wishes.sort();
+        wanted.wishes.dedup();
+        self.net.ports.send_if_modified(|old| {
+            let changed = *old != wanted;
+            *old = wanted;
+            changed
+        });
     }
 
     /// Who can say whether the world reaches us.
@@ -390,7 +467,6 @@ impl Actor {
 
     /// For the status.
     pub(super) fn network_facts(&self) -> NetworkFacts {
-        let own = *self.swarm.local_peer_id();
         let relays = self.net.relays.all().filter_map(|(peer, asked)| {
             let of = |at: &&Multiaddr| scope::relay_of(at).is_some_and(|(relay, _)| relay == *peer);
             let address = self.swarm.external_addresses().find(of).cloned();
@@ -406,13 +482,25 @@ impl Actor {
         let mut addresses = self.net.reach.addresses();
         addresses.extend(relays.iter().filter_map(|relay| relay.address.clone()).map(|at| {
             OwnAddress {
-                address: at.with_p2p(own).unwrap_or_else(|at| at),
+                address: scope::without_peer(at),
                 source: AddressSource::Relay,
                 state: AddressState::Unknown,
                 voices: 0,
                 at: None,
             }
         }));
-        NetworkFacts { nat: self.net.reach.nat(), addresses, relays, ..NetworkFacts::default() }
+        let PortFacts { router, mappings } = self.net.forwarded.borrow().clone();
+        NetworkFacts { nat: self.net.reach.nat(), addresses, router, mappings, relays }
     }
+}
+
+/// Where the world finds a port that the router forwards.
+fn outside(router: IpAddr, port: u16, transport: Transport) -> Option<Multiaddr> {
+    (Scope::of(router) == Scope::Global).then(|| {
+        let at = Multiaddr::from(router);
+        match transport {
+            Transport::Tcp => at.with(Protocol::Tcp(port)),
+            Transport::Udp => at.with(Protocol::Udp(port)).with(Protocol::QuicV1),
+        }
+    })
 }
