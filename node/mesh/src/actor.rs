@@ -75,6 +75,8 @@ pub(crate) struct Parts {
     pub(crate) role: Role,
     pub(crate) bootstrap: Vec<Multiaddr>,
     pub(crate) external: Vec<Multiaddr>,
+    /// Whether every listen address is loopback.
+    pub(crate) local: bool,
     pub(crate) ports: (watch::Sender<MeshPorts>, watch::Receiver<PortFacts>),
     pub(crate) shutdown: Shutdown,
 }
@@ -125,7 +127,7 @@ impl Actor {
     pub(crate) fn new(parts: Parts) -> Self {
         let streams = parts.swarm.behaviour().streams.new_control();
         Self {
-            net: Network::new(streams, &parts.external, parts.ports),
+            net: Network::new(streams, &parts.external, parts.ports, parts.local),
             role: parts.role,
             topics: Topics::new(&parts.network),
             identify_version: identify_version(&parts.network),
@@ -178,7 +180,8 @@ impl Actor {
 
     /// When there is something to do by the clock.
     fn wake(&self, now: Instant) -> Instant {
-        let mut wake = self.discovery.next(now).min(self.dht.next()).min(self.net.next(now));
+        let mut wake = self.discovery.next(now).max(self.net.hold_until);
+        wake = wake.min(self.dht.next()).min(self.net.next(now));
         if let Some(at) = self.clients.next() {
             wake = wake.min(at);
         }
@@ -200,7 +203,9 @@ impl Actor {
         self.tend_dht(now);
         self.tend_clients(now);
         self.tend_network(now);
-        self.discover(now);
+        if now >= self.net.hold_until {
+            self.discover(now);
+        }
     }
 
     /// When a changed status may be told.

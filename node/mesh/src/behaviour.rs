@@ -35,8 +35,9 @@ const BOOTSTRAP_INCOMING_MAX: u32 = 2_500;
 /// Connections that a bootstrap node opens, for its routing table.
 const BOOTSTRAP_OUTGOING_MAX: u32 = 64;
 /// Two ends that dial each other at the same moment make two connections.
-/// Beside them there may be one through a relay, and one that tries an address.
-const PER_PEER_MAX: u32 = 4;
+/// Beside them there may be one through a relay, and some that try addresses:
+/// one that is refused would make a public node look unreachable.
+const PER_PEER_MAX: u32 = 8;
 /// Half-open incoming connections of a host.
 const HOST_PENDING_MAX: u32 = 32;
 /// Half-open incoming connections of a bootstrap node, which many meet at once.

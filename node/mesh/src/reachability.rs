@@ -34,7 +34,7 @@ const CONFIRMED_EVERY: Duration = Duration::from_secs(20 * 60);
 /// How long a confirmation holds when nobody can be asked any more.
 const CONFIRMED_FOR: Duration = Duration::from_secs(2 * 3600);
 /// How long relays wait for a first answer.
-const UNSAID_FOR: Duration = Duration::from_secs(15);
+const UNSAID_FOR: Duration = Duration::from_secs(5);
 /// Voices that refute an address; with one, a peer that lies or is cut off
 /// itself could.
 const VOICES_TO_REFUTE: usize = 2;
@@ -391,7 +391,8 @@ impl Reachability {
 
     /// Whether peers of different networks see one port or several.
     fn mapping_behaviour(&self, sights: &[&Sight]) -> NatKind {
-        let mut kind = NatKind::Unknown;
+        // UDP always leaves from where we listen; a TCP dial may have had to take
+        // another port, so that it is heard only when nothing else is.
         for udp in [true, false] {
             let of: Vec<_> = sights.iter().filter(|s| is_udp(&s.address) == udp).collect();
             let far: BTreeSet<_> = of.iter().map(|sight| sight.by).collect();
@@ -399,12 +400,13 @@ impl Reachability {
                 continue;
             }
             let seen: BTreeSet<_> = of.iter().map(|sight| &sight.address).collect();
-            if seen.len() > 1 {
-                return NatKind::EndpointDependent;
-            }
-            kind = NatKind::EndpointIndependent;
+            return if seen.len() > 1 {
+                NatKind::EndpointDependent
+            } else {
+                NatKind::EndpointIndependent
+            };
         }
-        kind
+        NatKind::Unknown
     }
 
     /// For readers, the confirmed first.

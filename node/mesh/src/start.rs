@@ -138,6 +138,7 @@ pub fn start(
         role: config.role,
         bootstrap: config.bootstrap,
         external: config.external,
+        local,
         ports: (mesh_ports, forwarded),
         shutdown: tasks.shutdown(),
     });

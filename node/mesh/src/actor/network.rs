@@ -61,6 +61,9 @@ pub(super) struct Network {
     ports: watch::Sender<MeshPorts>,
     forwarded: watch::Receiver<PortFacts>,
     slept: u64,
+    /// Until when nobody is dialled, so that the first dials leave from where we
+    /// listen, which is known only once the interfaces are.
+    pub(super) hold_until: Instant,
 }
 
 /// Something happened that the swarm does not tell.
@@ -76,6 +79,9 @@ pub(super) struct Probed {
     address: Multiaddr,
     by: Option<IpAddr>,
     tested: Tested,
+    server: PeerId,
+    /// Its connections before it dialled.
+    before: Vec<ConnectionId>,
 }
 
 impl Network {
@@ -83,6 +89,7 @@ impl Network {
         streams: libp2p_stream::Control,
         external: &[Multiaddr],
         (ports, forwarded): (watch::Sender<MeshPorts>, watch::Receiver<PortFacts>),
+        local: bool,
     ) -> Self {
         let now = Instant::now();
         let mut reach = Reachability::default();
@@ -113,6 +120,7 @@ impl Network {
             ports,
             forwarded,
             slept: 0,
+            hold_until: if local { now } else { now + SETTLE },
         }
     }
 
@@ -172,11 +180,13 @@ impl Actor {
             let by = servers.iter().find(|s| s.peer == probe.server).map(|s| s.ip);
             let (streams, nonces) = (self.net.streams.clone(), self.net.nonces.clone());
             let nonce = fastrand::u64(..);
+            let links = self.peers.links().filter(|(peer, ..)| **peer == probe.server);
+            let before: Vec<_> = links.map(|(_, id, _)| id).collect();
             self.net.probes.spawn(async move {
                 let address = probe.address;
                 let asked =
                     reach_probe::probe(streams, probe.server, address.clone(), nonces, nonce);
-                Probed { tested: asked.await, address, by }
+                Probed { tested: asked.await, address, by, server: probe.server, before }
             });
         }
     }
@@ -184,9 +194,19 @@ impl Actor {
     pub(super) fn on_network(&mut self, news: &News) {
         let now = Instant::now();
         match news {
-            News::Probed(Probed { address, by, tested }) => {
+            News::Probed(Probed { address, by, tested, server, before }) => {
                 tracing::debug!(%address, ?by, ?tested, "an address of ours was tried");
                 self.net.reach.tested(address, *by, *tested, now);
+                // What came with the answer has done its work, and would be in
+                // the way of the next.
+                let links = self.peers.links().filter(|(peer, id, link)| {
+                    *peer == server && !link.outgoing && !link.is_relayed() && !before.contains(id)
+                });
+                let came: Vec<_> = links.map(|(_, id, _)| id).collect();
+                let others = before.iter().any(|id| self.peers.link(server, *id).is_some());
+                for connection in came.into_iter().filter(|_| others) {
+                    self.swarm.close_connection(connection);
+                }
             }
             News::Ports => {
                 self.status_changed = true;
