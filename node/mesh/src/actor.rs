@@ -120,6 +120,8 @@ pub(crate) struct Actor {
     clients: Clients,
     net: Network,
     role: Role,
+    /// Whether every listen address is loopback.
+    local: bool,
     shutdown: Shutdown,
 }
 
@@ -129,6 +131,7 @@ impl Actor {
         Self {
             net: Network::new(streams, &parts.external, parts.ports, parts.local),
             role: parts.role,
+            local: parts.local,
             topics: Topics::new(&parts.network),
             identify_version: identify_version(&parts.network),
             directory_protocol: codec::protocol(&parts.network).to_string(),

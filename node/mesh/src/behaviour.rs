@@ -51,6 +51,10 @@ const HOST_RESERVATIONS_MAX: usize = 8;
 /// page of a web site a minute.
 const HOST_CIRCUITS_MAX: usize = 4;
 
+/// How long a ping may take. libp2p passes over the first that fails, so that a
+/// dead connection is noticed within forty seconds.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Streams of the directory RPC that one connection may have at once. A whole
 /// burst of the peer's budget (`actor/rpc.rs`) fits, so that a request over it
 /// is refused and counted, and is not lost unseen.
@@ -144,7 +148,7 @@ impl Behaviour {
             crowd: crowd::Behaviour::new(pending_max(settings.role)),
             refused: allow_block_list::Behaviour::default(),
             identify: identify(settings),
-            ping: ping::Behaviour::new(ping::Config::new()),
+            ping: ping::Behaviour::new(ping::Config::new().with_timeout(PING_TIMEOUT)),
             kad: kad(settings, peer),
             gossip: gossip.into(),
             mdns: settings.mdns.then(|| mdns(peer)).flatten().into(),

@@ -126,9 +126,10 @@ struct Peer {
 }
 
 impl Peer {
-    /// The connection that counts: a direct one before a relayed one.
+    /// The connection that counts: a direct one before a relayed one, the newest
+    /// of them, as older ones may lead to where the peer no longer is.
     fn first_link(&self) -> Option<&Link> {
-        self.links.values().min_by_key(|link| link.is_relayed())
+        self.links.values().rev().min_by_key(|link| link.is_relayed())
     }
 }
 
@@ -176,6 +177,27 @@ impl Peers {
     /// All peers and their connections.
     pub(crate) fn links(&self) -> impl Iterator<Item = (&PeerId, ConnectionId, &Link)> {
         self.peers.iter().flat_map(|(peer, of)| of.links.iter().map(move |(id, l)| (peer, *id, l)))
+    }
+
+    /// Connections to a peer at other addresses of the same family than the one
+    /// from which it has just come: it has moved, and they are dead.
+    pub(crate) fn left_behind(&self, peer: &PeerId, newest: ConnectionId) -> Vec<ConnectionId> {
+        let Some(peer) = self.peers.get(peer) else { return Vec::new() };
+        let ip = |link: &Link| scope::ip_of(&link.address).map(|ip| ip.to_canonical());
+        let came = peer.links.get(&newest).filter(|link| !link.outgoing);
+        let Some(now_at) = came.and_then(ip).filter(|ip| Scope::of(*ip) == Scope::Global) else {
+            return Vec::new();
+        };
+        let old = |(_, link): &(&ConnectionId, &Link)| {
+            ip(link).is_some_and(|ip| {
+                ip != now_at && ip.is_ipv4() == now_at.is_ipv4() && Scope::of(ip) == Scope::Global
+            })
+        };
+        // An IPv6 host has several addresses at a time.
+        if now_at.is_ipv6() {
+            return Vec::new();
+        }
+        peer.links.iter().filter(old).map(|(id, _)| *id).collect()
     }
 
     /// Relayed connections to a peer, if there is a direct one as well.
@@ -389,6 +411,22 @@ mod tests {
             from_listener: true,
             local: None,
         }
+    }
+
+    #[test]
+    fn a_peer_that_comes_from_elsewhere_has_left_its_old_address() {
+        let (peer, node) = (PeerId::random(), NodeId([1; 32]));
+        let ids = [1, 2, 3, 4].map(ConnectionId::new_unchecked);
+        let mut peers = Peers::default();
+        peers.connected(peer, node, ids[0], link("/ip4/7.7.7.7/tcp/1"));
+        let incoming = |at: &str| Link { outgoing: false, ..link(at) };
+        peers.connected(peer, node, ids[1], incoming("/ip4/7.7.7.7/udp/1/quic-v1"));
+        assert_eq!(peers.left_behind(&peer, ids[1]), [], "the same place");
+        peers.connected(peer, node, ids[2], incoming("/ip6/2a01:4f8::1/tcp/1"));
+        assert_eq!(peers.left_behind(&peer, ids[2]), [], "another family");
+        peers.connected(peer, node, ids[3], incoming("/ip4/8.8.8.8/tcp/1"));
+        assert_eq!(peers.left_behind(&peer, ids[3]), ids[..2]);
+        assert_eq!(peers.left_behind(&peer, ids[0]), [], "we dialled it there");
     }
 
     #[test]

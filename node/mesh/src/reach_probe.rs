@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
@@ -20,6 +20,9 @@ const DIAL_BACK: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-ba
 
 /// A whole probe: the other side dials for ten seconds at most.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long libp2p's answering side dials; then it ends the stream without a
+/// word. A little less, for the clocks.
+const DIALS_FOR: Duration = Duration::from_secs(9);
 /// Reading and answering what came with a dial.
 const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Dials that are heard at once.
@@ -68,7 +71,18 @@ pub(crate) async fn probe(
     nonces.table().insert(nonce, false);
     let ask = async {
         let stream = streams.open_stream(peer, DIAL_REQUEST).await.ok()?;
-        ask(stream, &address, nonce).await.inspect_err(|e| tracing::debug!(%e, "a probe")).ok()
+        let begun = Instant::now();
+        let said = ask(stream, &address, nonce).await;
+        match said {
+            Ok(said) => Some(said),
+            // It dialled for as long as it answers, and nobody was there: a router
+            // that drops what it does not know refuses nothing either.
+            Err(_) if begun.elapsed() >= DIALS_FOR => Some(Said::Unreached),
+            Err(error) => {
+                tracing::debug!(%error, "a probe went astray");
+                None
+            }
+        }
     };
     let said = tokio::time::timeout(PROBE_TIMEOUT, ask).await.ok().flatten();
     let came = nonces.table().remove(&nonce).unwrap_or(false);

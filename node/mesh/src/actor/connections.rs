@@ -42,6 +42,9 @@ impl Actor {
         }
         self.peers.connected(peer, node, connection, link);
         self.prefer_direct(&peer);
+        for old in self.peers.left_behind(&peer, connection) {
+            self.swarm.close_connection(old);
+        }
     }
 
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {

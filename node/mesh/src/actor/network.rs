@@ -53,6 +53,7 @@ pub(super) struct Network {
     /// When to act on interfaces that changed, and what they were.
     settle_at: Option<Instant>,
     interfaces: Option<BTreeSet<IpAddr>>,
+    ways_out: [Option<IpAddr>; 2],
     /// Peers in the table to which only a relay leads, and where they were seen.
     pub(super) behind_relays: HashMap<PeerId, IpAddr>,
     /// Peers to which no hole could be punched, and when that was tried.
@@ -114,6 +115,7 @@ impl Network {
             sleep: Sleep::new(now, wall_ms()),
             settle_at: None,
             interfaces: None,
+            ways_out: scope::ways_out(),
             behind_relays: HashMap::new(),
             unpunched: HashMap::new(),
             trim_at: now + trim::EVERY,
@@ -150,12 +152,19 @@ impl Network {
 impl Actor {
     /// Does what is due.
     pub(super) fn tend_network(&mut self, now: Instant) {
-        if self.net.sleep.next() <= now && self.net.sleep.tick(now, wall_ms()) {
-            tracing::info!("the machine slept: looking for peers anew");
-            self.leave_links(|_| true);
-            self.shaken(now);
-            self.net.slept += 1;
-            self.tell_ports();
+        if self.net.sleep.next() <= now {
+            if self.net.sleep.tick(now, wall_ms()) {
+                tracing::info!("the machine slept: looking for peers anew");
+                self.leave_links(|_| true);
+                self.shaken(now);
+                self.net.slept += 1;
+                self.tell_ports();
+            }
+            // A cable that is pulled takes the way out, and not the address.
+            let ways = scope::ways_out();
+            if !self.local && ways != std::mem::replace(&mut self.net.ways_out, ways) {
+                self.net.settle_at.get_or_insert(now + SETTLE);
+            }
         }
         if self.net.settle_at.is_some_and(|at| at <= now) {
             self.net.settle_at = None;
@@ -379,16 +388,20 @@ impl Actor {
     fn interfaces_changed(&mut self, now: Instant) {
         let own: BTreeSet<IpAddr> = self.swarm.listeners().filter_map(scope::ip_of).collect();
         let before = self.net.interfaces.replace(own.clone());
-        if before.is_none_or(|before| before == own) {
-            return;
-        }
-        let dead =
-            |link: &Link| link.local.is_some_and(|ip| !ip.is_loopback() && !own.contains(&ip));
-        if self.peers.links().any(|(_, _, link)| dead(link)) {
+        // The way to them is another one now, or there is none.
+        let dead = |link: &Link| {
+            let ip = scope::ip_of(&link.address);
+            link.local.is_some() && ip.and_then(scope::local_ip_towards) != link.local
+        };
+        let any_dead = self.peers.links().any(|(_, _, link)| dead(link));
+        if any_dead {
             tracing::info!("the network changed: looking for peers anew");
             self.leave_links(dead);
         }
-        self.shaken(now);
+        let lonely = self.peers.counts().peers == 0;
+        if any_dead || lonely || before.is_some_and(|before| before != own) {
+            self.shaken(now);
+        }
     }
 
     fn leave_links(&mut self, which: impl Fn(&Link) -> bool) {
