@@ -93,6 +93,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         bootstrap: vec![],
         external: args.external_address.clone(),
         mdns: false,
+        port_mapping: false,
         dht: DhtConfig::default(),
         agent: concat!("homehost-bootstrap/", env!("CARGO_PKG_VERSION")).into(),
     };

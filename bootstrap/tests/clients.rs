@@ -48,6 +48,7 @@ fn host(seed: u8, at: &Multiaddr, answers: bool, tasks: &Tasks) {
         bootstrap: vec![at.clone()],
         external: vec![],
         mdns: false,
+        port_mapping: false,
         dht: DhtConfig::default(),
         agent: "test/1".into(),
     };

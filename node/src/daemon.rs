@@ -27,6 +27,7 @@ use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
 use crate::wire::definitions::DefinitionPort;
 use crate::wire::exchange::{Exchange, RepairStats};
+use crate::wire::forwards::Forwards;
 use crate::wire::own_keys::OwnKeys;
 use crate::wire::phone_book::PhoneBook;
 use crate::wire::prove::{Prover, Reports};
@@ -58,6 +59,7 @@ pub(crate) struct UpConfig {
     pub(crate) http: Option<SocketAddr>,
     pub(crate) network: Option<NetworkName>,
     pub(crate) mdns: bool,
+    pub(crate) port_mapping: bool,
 }
 
 /// A node that is up.
@@ -121,6 +123,7 @@ impl Daemon {
             bootstrap: config.bootstrap,
             external: Vec::new(),
             mdns: config.mdns,
+            port_mapping: config.port_mapping,
             dht: DhtConfig {
                 rules: Arc::new(EnvelopeRules::new(network.clone(), Arc::new(directory.keys()))),
                 keeper: Arc::new(dht_port),
@@ -163,6 +166,8 @@ impl Daemon {
             reports: reports_in,
         };
         tasks.spawn("prove", prover.run(tasks.shutdown()));
+        let forwards = Forwards { mesh: mesh.clone(), servers: hosting.servers() };
+        tasks.spawn("forward-ports", forwards.run(tasks.shutdown()));
         let phone_book = PhoneBook {
             mesh: mesh.clone(),
             directory: directory.clone(),

@@ -88,6 +88,7 @@ impl Peer {
             bootstrap: bootstrap.iter().map(address).collect(),
             external: vec![],
             mdns: false,
+            port_mapping: false,
             dht: DhtConfig::default(),
             agent: "homehost/0.1.0".into(),
         };

@@ -31,6 +31,7 @@ use self::attest::Attests;
 use self::clients::Clients;
 use self::dht::Dht;
 pub(crate) use self::dht::DhtCommand;
+use self::network::Network;
 use crate::backlog::Backlog;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
 use crate::dial_gate::DialRules;
@@ -41,10 +42,11 @@ use crate::metrics::Metrics;
 use crate::node_id::peer_of;
 use crate::outbox::Outbox;
 use crate::peers::Peers;
+use crate::ports::task::{MeshPorts, PortFacts};
 use crate::standing::Standing;
 use crate::token_bucket::Budgets;
 use crate::unread::Unread;
-use crate::{MeshEvent, MeshStatus, Role, codec};
+use crate::{MeshEvent, MeshStatus, Role, codec, scope};
 
 /// Shortest time between two snapshots of the status: no reader needs more.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
@@ -72,6 +74,10 @@ pub(crate) struct Parts {
     pub(crate) network: NetworkName,
     pub(crate) role: Role,
     pub(crate) bootstrap: Vec<Multiaddr>,
+    pub(crate) external: Vec<Multiaddr>,
+    /// Whether every listen address is loopback.
+    pub(crate) local: bool,
+    pub(crate) ports: (watch::Sender<MeshPorts>, watch::Receiver<PortFacts>),
     pub(crate) shutdown: Shutdown,
 }
 
@@ -112,12 +118,20 @@ pub(crate) struct Actor {
     backlog: Backlog,
     attests: Attests,
     clients: Clients,
+    net: Network,
+    role: Role,
+    /// Whether every listen address is loopback.
+    local: bool,
     shutdown: Shutdown,
 }
 
 impl Actor {
     pub(crate) fn new(parts: Parts) -> Self {
+        let streams = parts.swarm.behaviour().streams.new_control();
         Self {
+            net: Network::new(streams, &parts.external, parts.ports, parts.local),
+            role: parts.role,
+            local: parts.local,
             topics: Topics::new(&parts.network),
             identify_version: identify_version(&parts.network),
             directory_protocol: codec::protocol(&parts.network).to_string(),
@@ -158,6 +172,7 @@ impl Actor {
                 () = shutdown.stopping() => break,
                 Some(command) = self.inbox.recv() => self.obey(command),
                 () = self.outbox.drive() => {}
+                news = self.net.news() => self.on_network(&news),
                 () = tokio::time::sleep_until(wake) => self.tick(),
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
@@ -168,7 +183,8 @@ impl Actor {
 
     /// When there is something to do by the clock.
     fn wake(&self, now: Instant) -> Instant {
-        let mut wake = self.discovery.next(now).min(self.dht.next());
+        let mut wake = self.discovery.next(now).max(self.net.hold_until);
+        wake = wake.min(self.dht.next()).min(self.net.next(now));
         if let Some(at) = self.clients.next() {
             wake = wake.min(at);
         }
@@ -189,7 +205,10 @@ impl Actor {
         self.forgive(now);
         self.tend_dht(now);
         self.tend_clients(now);
-        self.discover(now);
+        self.tend_network(now);
+        if now >= self.net.hold_until {
+            self.discover(now);
+        }
     }
 
     /// When a changed status may be told.
@@ -202,7 +221,9 @@ impl Actor {
         (self.status_at, self.status_changed) = (Some(now), false);
         let peer = *self.swarm.local_peer_id();
         let full = |address: &Multiaddr| address.clone().with_p2p(peer).ok();
-        let mut listening: Vec<_> = self.swarm.listeners().filter_map(full).collect();
+        let direct = |at: &&Multiaddr| !scope::is_relayed(at);
+        let mut listening: Vec<_> =
+            self.swarm.listeners().filter(direct).filter_map(full).collect();
         listening.sort_by_cached_key(Multiaddr::to_string);
         self.status.send_replace(Arc::new(MeshStatus {
             listening,
@@ -249,13 +270,27 @@ impl Actor {
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 self.status_changed = true;
+                if scope::is_relayed(&address) {
+                    return;
+                }
+                self.listening(&address, true);
                 let peer = *self.swarm.local_peer_id();
                 let address = address.with_p2p(peer).unwrap_or_else(|address| address);
                 self.outbox.keep(MeshEvent::Listening { address });
             }
-            SwarmEvent::ExpiredListenAddr { .. } => self.status_changed = true,
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.status_changed = true;
+                self.listening(&address, false);
+            }
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.status_changed = true;
+                let said = match &reason {
+                    Ok(()) => "the connection to it ended".into(),
+                    Err(error) => error.to_string(),
+                };
+                if self.relay_closed(listener_id, &said) {
+                    return;
+                }
                 let Err(error) = reason else { return };
                 for address in addresses {
                     self.outbox.keep(MeshEvent::ListenFailed {
@@ -280,9 +315,12 @@ impl Actor {
             }
             BehaviourEvent::Ping(event) => {
                 self.metrics.record(&event);
-                if let Ok(rtt) = event.result {
-                    self.peers.pinged(&event.peer, rtt);
-                    self.status_changed = true;
+                match event.result {
+                    Ok(rtt) => {
+                        self.peers.pinged(&event.peer, rtt);
+                        self.status_changed = true;
+                    }
+                    Err(failure) => self.on_silence(event.connection, &failure),
                 }
             }
             BehaviourEvent::Kad(event) => {
@@ -296,10 +334,11 @@ impl Actor {
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Directory(event) => self.on_directory(event),
             BehaviourEvent::Attest(event) => self.on_attest(event),
-            BehaviourEvent::RelayClient(event) => tracing::debug!(?event, "relay client"),
+            BehaviourEvent::RelayClient(event) => self.on_relay_client(&event),
             BehaviourEvent::Relay(event) => tracing::debug!(?event, "relay"),
             BehaviourEvent::Dcutr(event) => self.on_dcutr(event),
             BehaviourEvent::AutonatServer(event) => tracing::debug!(?event, "autonat server"),
+            BehaviourEvent::Streams(()) => {}
         }
     }
 

@@ -11,12 +11,14 @@ use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    PeerId, StreamProtocol, allow_block_list, autonat, connection_limits, dcutr, identify, kad,
-    mdns, ping, relay, request_response,
+    PeerId, StreamProtocol, allow_block_list, connection_limits, dcutr, identify, kad, mdns, ping,
+    relay, request_response,
 };
 
+use crate::autonat_server;
 use crate::codec::{self, AttestCodec, DirectoryCodec};
 use crate::crowd;
+use crate::direct_only::DirectOnly;
 use crate::gossip::{self, Gossip};
 use crate::handle::REQUEST_TIMEOUT;
 use crate::introduce;
@@ -33,13 +35,25 @@ const BOOTSTRAP_INCOMING_MAX: u32 = 2_500;
 /// Connections that a bootstrap node opens, for its routing table.
 const BOOTSTRAP_OUTGOING_MAX: u32 = 64;
 /// Two ends that dial each other at the same moment make two connections.
-const PER_PEER_MAX: u32 = 2;
+/// Beside them there may be one through a relay, and some that try addresses:
+/// one that is refused would make a public node look unreachable.
+const PER_PEER_MAX: u32 = 8;
 /// Half-open incoming connections of a host.
 const HOST_PENDING_MAX: u32 = 32;
 /// Half-open incoming connections of a bootstrap node, which many meet at once.
 const BOOTSTRAP_PENDING_MAX: u32 = 256;
 /// Half-open outgoing connections: a DHT query dials up to twenty.
 const PENDING_OUTGOING_MAX: u32 = 32;
+
+/// Peers for which a host relays: each holds a connection of its sixty-four.
+const HOST_RESERVATIONS_MAX: usize = 8;
+/// Circuits of a host at once, of 128 KiB and two minutes at most: less than one
+/// page of a web site a minute.
+const HOST_CIRCUITS_MAX: usize = 4;
+
+/// How long a ping may take. libp2p passes over the first that fails, so that a
+/// dead connection is noticed within forty seconds.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams of the directory RPC that one connection may have at once. A whole
 /// burst of the peer's budget (`actor/rpc.rs`) fits, so that a request over it
@@ -71,10 +85,10 @@ pub(crate) struct Behaviour {
     crowd: crowd::Behaviour,
     /// Peers of other networks, for a while.
     pub(crate) refused: allow_block_list::Behaviour<BlockedPeers>,
-    identify: introduce::Behaviour,
+    pub(crate) identify: introduce::Behaviour,
     ping: ping::Behaviour,
     pub(crate) kad: kad::Behaviour<Records>,
-    pub(crate) gossip: Toggle<Gossip>,
+    pub(crate) gossip: Toggle<DirectOnly<Gossip>>,
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) directory: request_response::Behaviour<DirectoryCodec>,
     pub(crate) attest: Toggle<request_response::Behaviour<AttestCodec>>,
@@ -85,7 +99,9 @@ pub(crate) struct Behaviour {
     /// Makes direct connections of relayed ones.
     dcutr: Toggle<dcutr::Behaviour>,
     /// Tells others whether the world reaches them.
-    pub(crate) autonat_server: Toggle<autonat::v2::server::Behaviour>,
+    pub(crate) autonat_server: autonat_server::Behaviour,
+    /// Asks others whether they reach us (`reach_probe.rs`).
+    pub(crate) streams: libp2p_stream::Behaviour,
 }
 
 /// What a client says of itself: it is in no network.
@@ -120,7 +136,7 @@ impl Behaviour {
     ) -> Result<Self, String> {
         let peer = settings.keypair.public().to_peer_id();
         let gossip = match settings.role {
-            Role::Host => Some(gossip::behaviour(settings.network)?),
+            Role::Host => Some(DirectOnly::new(gossip::behaviour(settings.network)?)),
             Role::Bootstrap => None,
         };
         let attest = match settings.role {
@@ -132,36 +148,41 @@ impl Behaviour {
             crowd: crowd::Behaviour::new(pending_max(settings.role)),
             refused: allow_block_list::Behaviour::default(),
             identify: identify(settings),
-            ping: ping::Behaviour::new(ping::Config::new()),
+            ping: ping::Behaviour::new(ping::Config::new().with_timeout(PING_TIMEOUT)),
             kad: kad(settings, peer),
             gossip: gossip.into(),
             mdns: settings.mdns.then(|| mdns(peer)).flatten().into(),
             directory: directory(settings),
             attest: attest.into(),
             relay_client,
-            relay: relay_server(settings.role, peer).into(),
+            relay: Some(relay_server(settings.role, peer)).into(),
             dcutr: (settings.role == Role::Host).then(|| dcutr::Behaviour::new(peer)).into(),
-            autonat_server: autonat_server(settings.role).into(),
+            autonat_server: autonat_server::Behaviour::new(settings.role == Role::Bootstrap),
+            streams: libp2p_stream::Behaviour::new(),
         })
     }
 }
 
-/// A bootstrap node relays for whoever cannot be reached, for signalling only:
-/// the circuits are short and small (spec/mesh §12).
-fn relay_server(role: Role, peer: PeerId) -> Option<relay::Behaviour> {
-    match role {
-        Role::Host => None,
-        Role::Bootstrap => {
-            let mut relay = relay::Behaviour::new(peer, relay::Config::default());
-            // Whoever reached us can be reached through us, wherever we are.
-            relay.set_status(Some(relay::Status::Enable));
-            Some(relay)
+/// Relays for whoever cannot be reached, for signalling only: the circuits are
+/// short and small (spec/mesh §13). A bootstrap node always does, a host once the
+/// world reaches it (`actor/network.rs`), and for a few.
+fn relay_server(role: Role, peer: PeerId) -> relay::Behaviour {
+    let (config, status) = match role {
+        Role::Host => {
+            let config = relay::Config {
+                max_reservations: HOST_RESERVATIONS_MAX,
+                max_reservations_per_peer: 1,
+                max_circuits: HOST_CIRCUITS_MAX,
+                max_circuits_per_peer: 2,
+                ..relay::Config::default()
+            };
+            (config, relay::Status::Disable)
         }
-    }
-}
-
-fn autonat_server(role: Role) -> Option<autonat::v2::server::Behaviour> {
-    (role == Role::Bootstrap).then(autonat::v2::server::Behaviour::default)
+        Role::Bootstrap => (relay::Config::default(), relay::Status::Enable),
+    };
+    let mut relay = relay::Behaviour::new(peer, config);
+    relay.set_status(Some(status));
+    relay
 }
 
 fn pending_max(role: Role) -> u32 {

@@ -54,6 +54,9 @@ pub struct MeshConfig {
     /// Whether to look for peers on the local link. Only heeded when some
     /// listen address is not loopback.
     pub mdns: bool,
+    /// Whether to ask the router to forward ports. Only heeded when some listen
+    /// address is not loopback.
+    pub port_mapping: bool,
     /// What the DHT may keep here. A bootstrap node keeps nothing whatever this
     /// says.
     pub dht: DhtConfig,
@@ -70,6 +73,7 @@ impl fmt::Debug for MeshConfig {
             .field("bootstrap", &self.bootstrap)
             .field("external", &self.external)
             .field("mdns", &self.mdns)
+            .field("port_mapping", &self.port_mapping)
             .field("dht", &self.dht)
             .field("agent", &self.agent)
             .finish_non_exhaustive()

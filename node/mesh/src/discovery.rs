@@ -67,6 +67,8 @@ pub(crate) struct Discovery {
     dialled_at: Option<Instant>,
     /// When the last of the peers left or the first of them came.
     dial_since: Instant,
+    /// Whether the known peers are dialled with the next bootstrap nodes.
+    dial_known: bool,
     /// Only of a bootstrap node.
     feel_at: Option<Instant>,
 }
@@ -83,6 +85,7 @@ impl Discovery {
             dial_at: now,
             dialled_at: None,
             dial_since: now,
+            dial_known: false,
             feel_at: match role {
                 Role::Host => None,
                 Role::Bootstrap => Some(now + FEEL_EVERY),
@@ -108,6 +111,15 @@ impl Discovery {
         self.counts = counts;
     }
 
+    /// The machine slept or changed its network: whoever was dialled in vain may
+    /// answer now.
+    pub(crate) fn shaken(&mut self, now: Instant) {
+        self.dial.reset();
+        self.walk.reset();
+        (self.dial_at, self.walk_at, self.dial_since) = (now, now, now);
+        self.dial_known = true;
+    }
+
     /// What is due. `jitter` in 0..1 spreads nodes that failed together.
     pub(crate) fn due(&mut self, now: Instant, jitter: f64) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -117,7 +129,7 @@ impl Discovery {
             // Knowing one peer is not enough: it may be all that an island has,
             // or someone who would like to be all that we know.
             steps.push(Step::DialBootstrap);
-            if self.alone() {
+            if self.alone() || std::mem::take(&mut self.dial_known) {
                 steps.push(Step::DialKnown);
             }
         }
@@ -268,6 +280,18 @@ mod tests {
         discovery.changed(Counts { peers: 1, hosts: 1 }, later);
         discovery.changed(Counts::default(), later);
         assert_eq!(discovery.due(later, 0.0), [Step::DialBootstrap, Step::DialKnown]);
+    }
+
+    #[test]
+    fn a_new_network_is_searched_at_once_however_long_it_was_waited_for() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(Role::Host, start);
+        run(&mut discovery, start, start + Duration::from_secs(600));
+        let later = start + Duration::from_secs(601);
+        discovery.shaken(later);
+        assert_eq!(discovery.next(later), later);
+        assert_eq!(discovery.due(later, 0.0), [Step::DialBootstrap, Step::DialKnown]);
+        assert_eq!(discovery.next(later), later + DIAL_FIRST);
     }
 
     #[test]

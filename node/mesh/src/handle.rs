@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::actor::DhtCommand;
 use crate::traffic::{MeshTraffic, Traffic};
 use crate::{
-    AttestToken, DhtAnswer, DhtError, GossipToken, GossipVerdict, MeshStatus, Misdeed, ReplyToken,
+    AttestToken, DhtAnswer, DhtError, GossipToken, GossipVerdict, MeshStatus, Misdeed, PortWish,
+    ReplyToken,
 };
 
 /// Longest wait for the answer to a request: a page of 128 KiB over a slow
@@ -122,6 +123,7 @@ pub struct MeshHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) status: watch::Receiver<Arc<MeshStatus>>,
     pub(crate) traffic: Traffic,
+    pub(crate) games: watch::Sender<Vec<PortWish>>,
 }
 
 impl MeshHandle {
@@ -139,6 +141,16 @@ impl MeshHandle {
     /// How many bytes went over the mesh since the start, and for what.
     pub fn traffic(&self) -> MeshTraffic {
         self.traffic.snapshot()
+    }
+
+    /// Which ports of games the router should forward, instead of those said
+    /// before; the mesh sees to its own. What came of it is in the status.
+    pub fn forward_ports(&self, wishes: Vec<PortWish>) {
+        self.games.send_if_modified(|old| {
+            let changed = *old != wishes;
+            *old = wishes;
+            changed
+        });
     }
 
     /// Sends a batch of envelopes to all who take the topic.

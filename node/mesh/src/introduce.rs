@@ -4,8 +4,8 @@
 //!
 //! It is two behaviours of libp2p that share the connections between them.
 
-use std::collections::HashSet;
-use std::task::{Context, Poll};
+use std::collections::{HashSet, VecDeque};
+use std::task::{Context, Poll, ready};
 
 use homehost_protocol::Scope;
 use libp2p::core::Endpoint;
@@ -25,7 +25,14 @@ pub(crate) struct Behaviour {
     far: identify::Behaviour,
     /// Connections that are of `far`.
     far_links: HashSet<ConnectionId>,
+    /// Connections that left from where we listen.
+    from_listener: HashSet<ConnectionId>,
+    /// Addresses at which a hole might be punched, not yet told.
+    candidates: VecDeque<Multiaddr>,
 }
+
+/// Such addresses that wait; the swarm takes them at once.
+const CANDIDATES_MAX: usize = 64;
 
 impl Behaviour {
     pub(crate) fn new(config: identify::Config) -> Self {
@@ -33,6 +40,15 @@ impl Behaviour {
             near: identify::Behaviour::new(config.clone()),
             far: identify::Behaviour::new(config.with_hide_listen_addrs(true)),
             far_links: HashSet::new(),
+            from_listener: HashSet::new(),
+            candidates: VecDeque::new(),
+        }
+    }
+
+    /// Others may knock at this address of ours when we knock at theirs.
+    pub(crate) fn candidate(&mut self, address: Multiaddr) {
+        if self.candidates.len() < CANDIDATES_MAX && scope::of(&address) == Scope::Global {
+            self.candidates.push_back(address);
         }
     }
 
@@ -74,6 +90,9 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
             FromSwarm::ConnectionEstablished(established) => {
+                if scope::leaves_from_listener(established.endpoint) {
+                    self.from_listener.insert(established.connection_id);
+                }
                 if is_near(established.endpoint.get_remote_address()) {
                     self.near.on_swarm_event(event);
                 } else {
@@ -85,6 +104,7 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionClosed(closed) => {
                 // Either may hold something of a peer until its last connection
                 // is gone.
+                self.from_listener.remove(&closed.connection_id);
                 let was_far = self.far_links.remove(&closed.connection_id);
                 let last = closed.remaining_established == 0;
                 if was_far || last {
@@ -125,9 +145,26 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<identify::Event, THandlerInEvent<Self>>> {
-        match self.near.poll(cx) {
-            Poll::Pending => self.far.poll(cx),
-            ready => ready,
+        loop {
+            if let Some(address) = self.candidates.pop_front() {
+                return Poll::Ready(ToSwarm::NewExternalAddrCandidate(address));
+            }
+            let event = match self.near.poll(cx) {
+                Poll::Pending => ready!(self.far.poll(cx)),
+                Poll::Ready(event) => event,
+            };
+            match &event {
+                // It takes the port that we listen on for the one outside, when
+                // they differ; behind a NAT that is wrong.
+                ToSwarm::NewExternalAddrCandidate(_) => continue,
+                ToSwarm::GenerateEvent(identify::Event::Received {
+                    connection_id, info, ..
+                }) if self.from_listener.contains(connection_id) => {
+                    self.candidate(scope::without_peer(info.observed_addr.clone()));
+                }
+                _ => {}
+            }
+            return Poll::Ready(event);
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod actor;
 pub mod ask;
+mod autonat_server;
 mod backlog;
 mod behaviour;
 mod codec;
@@ -17,6 +18,7 @@ mod config;
 mod crowd;
 mod dht;
 mod dial_gate;
+mod direct_only;
 mod discovery;
 mod diversity;
 mod event;
@@ -29,14 +31,20 @@ mod near;
 mod node_id;
 mod outbox;
 mod peers;
+mod ports;
+mod reach_probe;
+mod reachability;
 mod record_store;
+mod relays;
 mod scope;
+mod sleep;
 mod standing;
 mod start;
 mod status;
 mod token_bucket;
 mod traffic;
 mod transport;
+mod trim;
 mod unread;
 
 pub use libp2p::Multiaddr;
@@ -53,6 +61,7 @@ pub use facts::{
     PortProtocol, RelayFacts, RelayState, RouterFacts,
 };
 pub use handle::{MeshHandle, PublishError, Published, RequestError};
+pub use ports::PortWish;
 pub use start::{StartError, start};
 pub use status::{MeshStatus, ObservedAddress, PeerInfo};
 pub use traffic::{MeshTraffic, Protocol, ProtocolTraffic};

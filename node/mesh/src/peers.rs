@@ -9,10 +9,11 @@ use homehost_protocol::{NodeId, Scope};
 use libp2p::core::ConnectedPoint;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
-use libp2p::{Multiaddr, PeerId, identify};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, identify, relay};
 
 use crate::discovery::Counts;
 use crate::diversity::AddressBlock;
+use crate::reach_probe::DIAL_REQUEST;
 use crate::scope;
 use crate::{ObservedAddress, PathKind, PeerInfo, Role};
 
@@ -23,6 +24,11 @@ pub(crate) struct Link {
     pub(crate) address: Multiaddr,
     pub(crate) outgoing: bool,
     pub(crate) path: PathKind,
+    /// Whether it left from where we listen, so that what the far end sees is
+    /// where others may knock.
+    pub(crate) from_listener: bool,
+    /// Our address towards the far end when it was made.
+    pub(crate) local: Option<IpAddr>,
 }
 
 impl Link {
@@ -38,6 +44,8 @@ impl Link {
             address: scope::without_peer(address.clone()),
             outgoing: endpoint.is_dialer(),
             path: if relayed { PathKind::Relayed } else { PathKind::Direct },
+            from_listener: scope::leaves_from_listener(endpoint),
+            local: scope::ip_of(address).and_then(scope::local_ip_towards),
         }
     }
 
@@ -45,7 +53,7 @@ impl Link {
         self.path == PathKind::Relayed
     }
 
-    fn transport(&self) -> Option<&'static str> {
+    pub(crate) fn transport(&self) -> Option<&'static str> {
         match self.address.iter().nth(1) {
             _ if self.is_relayed() => None,
             Some(Protocol::Tcp(_)) => Some("tcp"),
@@ -62,6 +70,11 @@ pub(crate) struct Introduction {
     pub(crate) role: Role,
     pub(crate) holds_replica: bool,
     pub(crate) observed: Option<IpAddr>,
+    /// Whether it offers to relay, and to dial us.
+    pub(crate) relays: bool,
+    pub(crate) dials_back: bool,
+    /// The first global address that it claims.
+    pub(crate) claims: Option<IpAddr>,
 }
 
 impl Introduction {
@@ -73,6 +86,7 @@ impl Introduction {
             .filter(|c| !c.is_control())
             .take(AGENT_BYTES_MAX * 2)
             .collect();
+        let speaks = |protocol: &StreamProtocol| info.protocols.contains(protocol);
         let (agent, role) = [Role::Bootstrap, Role::Host]
             .into_iter()
             .find_map(|role| Some((printable.strip_suffix(role.marker())?, role)))
@@ -82,8 +96,22 @@ impl Introduction {
             role,
             holds_replica: info.protocols.iter().any(|protocol| protocol.as_ref() == directory),
             observed: scope::ip_of(&info.observed_addr),
+            relays: speaks(&relay::HOP_PROTOCOL_NAME),
+            dials_back: speaks(&DIAL_REQUEST),
+            claims: info
+                .listen_addrs
+                .iter()
+                .filter_map(scope::ip_of)
+                .find(|ip| Scope::of(*ip) == Scope::Global),
         }
     }
+}
+
+/// How long a peer has been connected, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAge {
+    pub(crate) since: Instant,
+    pub(crate) links: usize,
 }
 
 #[derive(Debug)]
@@ -98,9 +126,10 @@ struct Peer {
 }
 
 impl Peer {
-    /// The connection that counts: a direct one before a relayed one.
+    /// The connection that counts: a direct one before a relayed one, the newest
+    /// of them, as older ones may lead to where the peer no longer is.
     fn first_link(&self) -> Option<&Link> {
-        self.links.values().min_by_key(|link| link.is_relayed())
+        self.links.values().rev().min_by_key(|link| link.is_relayed())
     }
 }
 
@@ -143,6 +172,52 @@ impl Peers {
             since: Instant::now(),
         });
         entry.links.insert(connection, link);
+    }
+
+    /// All peers and their connections.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (&PeerId, ConnectionId, &Link)> {
+        self.peers.iter().flat_map(|(peer, of)| of.links.iter().map(move |(id, l)| (peer, *id, l)))
+    }
+
+    /// Connections to a peer at other addresses of the same family than the one
+    /// from which it has just come: it has moved, and they are dead.
+    pub(crate) fn left_behind(&self, peer: &PeerId, newest: ConnectionId) -> Vec<ConnectionId> {
+        let Some(peer) = self.peers.get(peer) else { return Vec::new() };
+        let ip = |link: &Link| scope::ip_of(&link.address).map(|ip| ip.to_canonical());
+        let came = peer.links.get(&newest).filter(|link| !link.outgoing);
+        let Some(now_at) = came.and_then(ip).filter(|ip| Scope::of(*ip) == Scope::Global) else {
+            return Vec::new();
+        };
+        let old = |(_, link): &(&ConnectionId, &Link)| {
+            ip(link).is_some_and(|ip| {
+                ip != now_at && ip.is_ipv4() == now_at.is_ipv4() && Scope::of(ip) == Scope::Global
+            })
+        };
+        // An IPv6 host has several addresses at a time.
+        if now_at.is_ipv6() {
+            return Vec::new();
+        }
+        peer.links.iter().filter(old).map(|(id, _)| *id).collect()
+    }
+
+    /// Relayed connections to a peer, if there is a direct one as well.
+    pub(crate) fn needless(&self, peer: &PeerId) -> Vec<ConnectionId> {
+        let Some(peer) = self.peers.get(peer) else { return Vec::new() };
+        let (relayed, direct): (Vec<_>, Vec<_>) =
+            peer.links.iter().partition(|(_, link)| link.is_relayed());
+        if direct.is_empty() {
+            Vec::new()
+        } else {
+            relayed.into_iter().map(|(id, _)| *id).collect()
+        }
+    }
+
+    /// Peers that have joined, each with the connection that counts.
+    pub(crate) fn joined(&self) -> impl Iterator<Item = (&PeerId, &Introduction, &Link, PeerAge)> {
+        self.peers.iter().filter_map(|(id, peer)| {
+            let age = PeerAge { since: peer.since, links: peer.links.len() };
+            Some((id, peer.introduction.as_ref()?, peer.first_link()?, age))
+        })
     }
 
     /// Both ends opened this connection at the same moment.
@@ -239,7 +314,12 @@ impl Peers {
     /// How many have joined.
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for introduction in self.peers.values().filter_map(|peer| peer.introduction.as_ref()) {
+        for peer in self.peers.values() {
+            // Who is here through a relay only is not here for long.
+            let direct = peer.first_link().is_some_and(|link| !link.is_relayed());
+            let Some(introduction) = peer.introduction.as_ref().filter(|_| direct) else {
+                continue;
+            };
             counts.peers += 1;
             counts.hosts += usize::from(introduction.role == Role::Host);
         }
@@ -324,7 +404,29 @@ mod tests {
     }
 
     fn link(address: &str) -> Link {
-        Link { address: address.parse().unwrap(), outgoing: true, path: PathKind::Direct }
+        Link {
+            address: address.parse().unwrap(),
+            outgoing: true,
+            path: PathKind::Direct,
+            from_listener: true,
+            local: None,
+        }
+    }
+
+    #[test]
+    fn a_peer_that_comes_from_elsewhere_has_left_its_old_address() {
+        let (peer, node) = (PeerId::random(), NodeId([1; 32]));
+        let ids = [1, 2, 3, 4].map(ConnectionId::new_unchecked);
+        let mut peers = Peers::default();
+        peers.connected(peer, node, ids[0], link("/ip4/7.7.7.7/tcp/1"));
+        let incoming = |at: &str| Link { outgoing: false, ..link(at) };
+        peers.connected(peer, node, ids[1], incoming("/ip4/7.7.7.7/udp/1/quic-v1"));
+        assert_eq!(peers.left_behind(&peer, ids[1]), [], "the same place");
+        peers.connected(peer, node, ids[2], incoming("/ip6/2a01:4f8::1/tcp/1"));
+        assert_eq!(peers.left_behind(&peer, ids[2]), [], "another family");
+        peers.connected(peer, node, ids[3], incoming("/ip4/8.8.8.8/tcp/1"));
+        assert_eq!(peers.left_behind(&peer, ids[3]), ids[..2]);
+        assert_eq!(peers.left_behind(&peer, ids[0]), [], "we dialled it there");
     }
 
     #[test]

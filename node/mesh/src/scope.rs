@@ -3,11 +3,13 @@
 //! A peer that reaches us from afar has no business naming machines behind our
 //! router, and no peer may name itself at an address of no use.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use homehost_protocol::Scope;
-use libp2p::Multiaddr;
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::PortUse;
 use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
 
 /// Whether an address leads through a relay, or is that of a peer who came
 /// through one.
@@ -27,6 +29,64 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
         Protocol::Ip6(ip) => Some(ip.into()),
         _ => None,
     }
+}
+
+/// Whether a connection leaves from where we listen, so that what its far end
+/// sees is where others may knock.
+pub(crate) fn leaves_from_listener(endpoint: &ConnectedPoint) -> bool {
+    match endpoint {
+        ConnectedPoint::Dialer { address, port_use: PortUse::Reuse, .. } => {
+            // The gate lets no TCP dial do so on Windows.
+            let tcp = matches!(address.iter().nth(1), Some(Protocol::Tcp(_)));
+            !is_relayed(address) && (!cfg!(windows) || !tcp)
+        }
+        ConnectedPoint::Dialer { .. } | ConnectedPoint::Listener { .. } => false,
+    }
+}
+
+/// Our address on the way to another one. Nothing is sent.
+pub(crate) fn local_ip_towards(ip: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((ip, 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+/// Our addresses on the way to the world, of IPv4 and IPv6. Nothing is sent: any
+/// global address would do.
+pub(crate) fn ways_out() -> [Option<IpAddr>; 2] {
+    let anywhere: [IpAddr; 2] = [
+        Ipv4Addr::new(192, 175, 48, 1).into(),
+        Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 1).into(),
+    ];
+    anywhere.map(local_ip_towards)
+}
+
+/// The relay and the way to it of an address that leads through one.
+pub(crate) fn relay_of(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
+    let mut way = Multiaddr::empty();
+    let mut parts = address.iter();
+    let relay = loop {
+        match parts.next()? {
+            Protocol::P2p(relay) => break relay,
+            part => way.push(part),
+        }
+    };
+    // What follows may name the peer itself and nothing else.
+    let rest: Vec<_> = parts.take(3).collect();
+    let ends = matches!(
+        rest.as_slice(),
+        [Protocol::P2pCircuit] | [Protocol::P2pCircuit, Protocol::P2p(_)]
+    );
+    (ends && way.iter().count() > 0).then_some((relay, way))
+}
+
+/// The address that leads through a relay.
+pub(crate) fn through(way: Multiaddr, relay: PeerId) -> Multiaddr {
+    way.with(Protocol::P2p(relay)).with(Protocol::P2pCircuit)
 }
 
 /// The address without the name of the peer at its end.
@@ -113,7 +173,6 @@ pub(crate) fn may_enter(link: &Multiaddr, told: &Multiaddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
     fn nobody_names_what_is_nearer_than_itself() {
@@ -177,6 +236,25 @@ mod tests {
         ] {
             let Ok(address) = address.parse::<Multiaddr>() else { panic!("{address}") };
             assert_eq!(may_tell(Scope::Global, &address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_through_a_relay_names_the_relay_and_the_way_to_it() {
+        let [relay, peer] = [PeerId::random(), PeerId::random()];
+        let way: Multiaddr = "/ip4/8.8.8.8/tcp/1".parse().unwrap();
+        let whole = through(way.clone(), relay);
+        assert_eq!(relay_of(&whole), Some((relay, way.clone())));
+        assert_eq!(relay_of(&whole.with(Protocol::P2p(peer))), Some((relay, way.clone())));
+        for other in [
+            way.to_string(),
+            format!("{way}/p2p/{relay}"),
+            format!("{way}/p2p-circuit/p2p/{peer}"),
+            format!("/p2p/{relay}/p2p-circuit"),
+            format!("{way}/p2p/{relay}/p2p-circuit/p2p/{peer}/p2p-circuit"),
+            format!("{way}/p2p/{relay}/p2p-circuit/ip4/7.7.7.7/tcp/1"),
+        ] {
+            assert_eq!(relay_of(&other.parse().unwrap()), None, "{other}");
         }
     }
 

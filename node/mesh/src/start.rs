@@ -20,6 +20,7 @@ use crate::behaviour::{Behaviour, Settings};
 use crate::dial_gate::DialRules;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::ports::task::{MeshPorts, PortFacts, Ports};
 use crate::traffic::Traffic;
 use crate::{MeshConfig, MeshEvent, MeshHandle, MeshStatus, node_id, scope, transport};
 
@@ -83,7 +84,8 @@ pub fn start(
         .ok_or_else(|| StartError::Settings("the key is not of Ed25519".into()))?;
 
     let rules = DialRules::new(&config.bootstrap, &config.listen, Instant::now());
-    let mdns = config.mdns && config.listen.iter().any(|at| scope::of(at) != Scope::Loopback);
+    let local = config.listen.iter().all(|at| scope::of(at) == Scope::Loopback);
+    let mdns = config.mdns && !local;
     let traffic = Traffic::new(registry);
     let backlog = Backlog::default();
     let counts = (&traffic, &backlog);
@@ -112,6 +114,15 @@ pub fn start(
         swarm.add_external_address(address.clone());
     }
 
+    let (games, wishes) = watch::channel(Vec::new());
+    let (mesh_ports, wanted) = watch::channel(MeshPorts::default());
+    let (port_facts, forwarded) = watch::channel(PortFacts::default());
+    if config.port_mapping && !local {
+        let shutdown = tasks.shutdown();
+        let ports = Ports { mesh: wanted, games: wishes, facts: port_facts, shutdown };
+        tasks.spawn("ports", ports.run());
+    }
+
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (status, snapshots) = watch::channel(Arc::new(MeshStatus::default()));
     let metrics = Metrics::new(registry);
@@ -126,10 +137,13 @@ pub fn start(
         network: config.network,
         role: config.role,
         bootstrap: config.bootstrap,
+        external: config.external,
+        local,
+        ports: (mesh_ports, forwarded),
         shutdown: tasks.shutdown(),
     });
     tasks.spawn("mesh", actor.run());
-    Ok((MeshHandle { node, commands, status: snapshots, traffic }, events))
+    Ok((MeshHandle { node, commands, status: snapshots, traffic, games }, events))
 }
 
 /// Listens on all addresses that work, and tells of the others.

@@ -51,6 +51,9 @@ pub(crate) struct UpArgs {
     /// Do not look for nodes on the LAN
     #[arg(long)]
     no_mdns: bool,
+    /// Do not ask the router to forward ports (UPnP, NAT-PMP, PCP)
+    #[arg(long)]
+    no_port_mapping: bool,
 }
 
 /// What `up --json` prints once the node is up.
@@ -76,6 +79,7 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
         http: args.http,
         network,
         mdns: !args.no_mdns,
+        port_mapping: !args.no_port_mapping,
     };
     super::id::welcome(&data_dir, output)?;
     // Before anything is started: a signal must never find the default handler.

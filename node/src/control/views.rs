@@ -23,7 +23,8 @@ use crate::wire::join::{join_addresses, own_ips};
 impl Control {
     pub(super) fn server_view(&self, server: &ServerView) -> Server {
         let definition = &server.definition;
-        let ips = own_ips(self.keys.network(), &self.mesh.status().borrow());
+        let mesh = self.mesh.status().borrow().clone();
+        let ips = own_ips(self.keys.network(), &mesh);
         let port = |(name, port): (&String, &u16)| {
             let transport = definition.ports.get(name).map(|request| request.transport);
             let text = transport.map_or_else(|| port.to_string(), |t| format!("{port}/{t}"));
@@ -49,7 +50,10 @@ impl Control {
                 .clone()
                 .or_else(|| self.announcer.problems().get(&definition.id).cloned()),
             note: server.note.clone(),
-            addresses: join_addresses(server, &ips).iter().map(ToString::to_string).collect(),
+            addresses: join_addresses(server, &ips, &mesh)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             exec: definition.exec.clone(),
             query: definition.query.kind.to_string(),
             tags: definition.tags.clone(),

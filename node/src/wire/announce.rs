@@ -305,14 +305,15 @@ impl AnnounceTask {
     /// Tells the publisher what runs here at this moment.
     fn look(&mut self) {
         let network = &self.parts.network;
-        let ips = own_ips(network, &self.parts.mesh.status().borrow());
+        let mesh = self.parts.mesh.status().borrow().clone();
+        let ips = own_ips(network, &mesh);
         let servers = self.parts.servers.borrow().clone();
         let mut running = BTreeMap::new();
         let mut undecided = BTreeSet::new();
         for (id, server) in servers.iter() {
             match server.state {
                 State::Running => {
-                    let addresses = join_addresses(server, &ips);
+                    let addresses = join_addresses(server, &ips, &mesh);
                     // Until the mesh knows an address there is nothing to tell.
                     if addresses.is_empty() {
                         undecided.insert(*id);

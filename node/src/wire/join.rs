@@ -18,7 +18,10 @@ pub(crate) fn own_ips(network: &NetworkName, mesh: &MeshStatus) -> Vec<IpAddr> {
     for is_v6 in [false, true] {
         let known = |ip: &IpAddr| ip.is_ipv6() == is_v6 && Scope::of(*ip) == Scope::Global;
         if !ips.iter().any(known) {
-            ips.extend(seen_by_others(mesh, is_v6));
+            let forwards = || mesh.network.mappings.iter().any(|of| of.external.is_some());
+            let router = mesh.network.router.as_ref().and_then(|router| router.external);
+            let router = router.filter(|ip| known(ip) && forwards());
+            ips.extend(router.or_else(|| seen_by_others(mesh, is_v6)));
         }
     }
     // Link-local IPv6 needs a zone that no other machine knows.
@@ -79,11 +82,31 @@ pub(crate) fn join_port(definition: &ServerDefinition) -> Option<(&str, Transpor
     Some((name, port.transport))
 }
 
+/// The port by which the world reaches a port of this machine at `ip`: at an
+/// address of the router, the one that the router forwards.
+pub(crate) fn outside_port(mesh: &MeshStatus, ip: IpAddr, port: (u16, Transport)) -> u16 {
+    let (port, transport) = port;
+    let own = || mesh.listening.iter().any(|at| ip_of(at) == Some(ip));
+    if ip.is_ipv6() || Scope::of(ip) != Scope::Global || own() {
+        return port;
+    }
+    let mapped = mesh.network.mappings.iter();
+    let mut mapped = mapped.filter(|of| of.internal == port && of.transport == transport);
+    mapped.find_map(|of| of.external).unwrap_or(port)
+}
+
 /// Where players join a server on this machine.
-pub(crate) fn join_addresses(server: &ServerView, ips: &[IpAddr]) -> Vec<JoinAddress> {
+pub(crate) fn join_addresses(
+    server: &ServerView,
+    ips: &[IpAddr],
+    mesh: &MeshStatus,
+) -> Vec<JoinAddress> {
     let Some((name, transport)) = join_port(&server.definition) else { return Vec::new() };
     let Some(port) = server.ports.get(name) else { return Vec::new() };
-    let address = |ip: &IpAddr| JoinAddress { socket: SocketAddr::new(*ip, *port), transport };
+    let address = |ip: &IpAddr| {
+        let port = outside_port(mesh, *ip, (*port, transport));
+        JoinAddress { socket: SocketAddr::new(*ip, port), transport }
+    };
     ips.iter().map(address).collect()
 }
 
@@ -117,6 +140,43 @@ mod tests {
         let alone = ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1", "/ip6/::1/tcp/1"];
         assert_eq!(ips("local", &alone, &["127.0.0.1"]), ["127.0.0.1"]);
         assert_eq!(ips("main", &[], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn at_the_routers_address_its_port_is_told() {
+        let mut mesh = MeshStatus {
+            listening: vec!["/ip4/192.168.0.9/tcp/1".parse().unwrap()],
+            ..MeshStatus::default()
+        };
+        let mapping = homehost_mesh::MappingFacts {
+            name: "HomeHost Friday 30000/udp".into(),
+            transport: Transport::Udp,
+            internal: 30000,
+            external: Some(30007),
+            protocol: None,
+            expires: None,
+            problem: None,
+        };
+        mesh.network.mappings.push(mapping);
+        mesh.network.router = Some(homehost_mesh::RouterFacts {
+            external: Some("8.8.8.8".parse().unwrap()),
+            ..homehost_mesh::RouterFacts::default()
+        });
+        let ips = own_ips(&NetworkName::main(), &mesh);
+        assert_eq!(ips, ["8.8.8.8".parse::<IpAddr>().unwrap()]);
+        let outside =
+            |ip: &str, transport| outside_port(&mesh, ip.parse().unwrap(), (30000, transport));
+        assert_eq!(outside("8.8.8.8", Transport::Udp), 30007);
+        assert_eq!(outside("8.8.8.8", Transport::Tcp), 30000);
+        assert_eq!(outside("192.168.0.9", Transport::Udp), 30000);
+        assert_eq!(outside("2a01:4f8::1", Transport::Udp), 30000);
+        // A router with a private address of its own is not where players go.
+        mesh.network.router = Some(homehost_mesh::RouterFacts {
+            external: Some("100.64.0.9".parse().unwrap()),
+            ..homehost_mesh::RouterFacts::default()
+        });
+        let ips = own_ips(&NetworkName::main(), &mesh);
+        assert_eq!(ips, ["192.168.0.9".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

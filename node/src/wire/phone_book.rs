@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use homehost_directory::{DirectoryHandle, Source};
-use homehost_mesh::{DhtAnswer, DhtError, MeshHandle, Multiaddr};
+use homehost_mesh::{
+    AddressSource, AddressState, DhtAnswer, DhtError, MeshHandle, Multiaddr, OwnAddress,
+};
 use homehost_protocol::dht::DhtKey;
 use homehost_protocol::keys::DeviceKey;
-use homehost_protocol::limits::HOST_ADDRESSES_MAX;
+use homehost_protocol::limits::{HOST_ADDRESS_BYTES_MAX, HOST_ADDRESSES_MAX};
 use homehost_protocol::record::host::{HostAnnouncement, capabilities};
 use homehost_protocol::{
     NetworkName, NodeId, RecId, Record, Scope, ServerId, UnixMillis, Verdict, validate,
@@ -175,8 +177,21 @@ impl PhoneBook {
             Some(Scope::OnLink | Scope::Loopback) => !self.network.is_main(),
             Some(Scope::Nowhere) | None => false,
         };
-        let listening = status.listening.iter().filter(helps);
-        listening.map(Multiaddr::to_string).take(HOST_ADDRESSES_MAX).collect()
+        let listening = status.listening.iter().filter(helps).map(Multiaddr::to_string);
+        // What the world reaches besides, and the relays that lead here.
+        let outside = status.network.addresses.iter().filter(|own| {
+            own.source == AddressSource::Relay
+                || (own.state == AddressState::Confirmed && own.source != AddressSource::Listen)
+        });
+        let fits = |address: &String| address.len() <= HOST_ADDRESS_BYTES_MAX;
+        let node = self.mesh.node();
+        let full = |own: &OwnAddress| match own.source {
+            // It is long enough without.
+            AddressSource::Relay => own.address.to_string(),
+            _ => format!("{}/p2p/{node}", own.address),
+        };
+        let outside = outside.map(full).filter(fits);
+        listening.chain(outside).take(HOST_ADDRESSES_MAX).collect()
     }
 }
 

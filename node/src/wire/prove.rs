@@ -10,7 +10,7 @@ use futures::future::join_all;
 use homehost_directory::net_of;
 use homehost_directory::proof::{ProofPlan, Subject};
 use homehost_hosting::{ServerView, State};
-use homehost_mesh::{MeshHandle, PeerInfo};
+use homehost_mesh::{MeshHandle, PathKind, PeerInfo};
 use homehost_protocol::limits::WITNESSES_MAX;
 use homehost_protocol::record::reach::{Attest, Probe, ProbeProtocol};
 use homehost_protocol::rpc::attest::AttestRequest;
@@ -19,7 +19,7 @@ use homehost_runtime::{Shutdown, wall_ms};
 use tokio::sync::watch;
 
 use super::announce::Announcer;
-use super::join::{ip_of, own_ips};
+use super::join::{ip_of, outside_port, own_ips};
 
 /// How often it is looked whether a proof is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -107,6 +107,11 @@ impl Prover {
                 self.note(*id, UNCHECKED);
                 continue;
             };
+            // They ask where the listing says that players go.
+            let port = match ips.first() {
+                Some(ip) => outside_port(&mesh, *ip, (port, protocol.transport())),
+                None => port,
+            };
             let ready = server.ready_at;
             let subject = Subject { port, protocol, ips: ips.clone(), ready };
             if witnesses.is_empty() {
@@ -129,7 +134,8 @@ impl Prover {
     /// Peers that may be asked: one of each block of addresses.
     fn witnesses(&self) -> Vec<PeerInfo> {
         let mut peers = self.mesh.status().borrow().peers.clone();
-        peers.retain(|peer| peer.holds_replica);
+        // Through a relay nobody sees where this machine is.
+        peers.retain(|peer| peer.holds_replica && peer.path != PathKind::Relayed);
         fastrand::shuffle(&mut peers);
         let mut nets = BTreeSet::new();
         peers.retain(|peer| ip_of(&peer.address).and_then(net_of).is_none_or(|n| nets.insert(n)));

@@ -41,10 +41,15 @@ impl Actor {
             self.note_bootstrap(peer, &link.address);
         }
         self.peers.connected(peer, node, connection, link);
+        self.prefer_direct(&peer);
+        for old in self.peers.left_behind(&peer, connection) {
+            self.swarm.close_connection(old);
+        }
     }
 
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.rules.link_closed(connection, Instant::now());
+        self.unseen(connection);
         if let Some(node) = self.peers.closed(peer, connection) {
             tracing::debug!(%node, "peer left");
             self.outbox.keep(MeshEvent::PeerLeft { node });
@@ -82,6 +87,7 @@ impl Actor {
         let holds_replica = introduction.holds_replica;
         let introduced = self.peers.introduced(&peer, introduction);
         self.learn_addresses(peer, connection, &info.listen_addrs);
+        self.seen_as(&peer, connection, info);
         match introduced {
             Introduced::Joined { node, scope } => {
                 tracing::debug!(%node, "peer joined");

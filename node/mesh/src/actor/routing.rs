@@ -1,5 +1,7 @@
 //! The routing table and the search for peers (spec/mesh §2, §6).
 
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use homehost_protocol::Scope;
@@ -12,11 +14,17 @@ use libp2p::{Multiaddr, PeerId, mdns};
 use super::Actor;
 use crate::discovery::Step;
 use crate::diversity::{self, Entry};
+use crate::peers::Link;
+use crate::relays::RELAYS_WANTED;
 use crate::scope::{self, without_peer};
 
 /// Addresses of one peer that are kept: IPv4 and IPv6, two transports, and as
 /// many of a second interface.
 const ADDRESSES_MAX: usize = 8;
+
+/// Peers behind relays whose block is remembered: as many as the table holds
+/// before long.
+const BEHIND_RELAYS_MAX: usize = 512;
 
 /// Peers of the routing table that are dialled in one round: a bootstrap node
 /// gets around a table of two hundred in a few minutes, within its dial rate.
@@ -51,11 +59,18 @@ impl Actor {
         told: &[Multiaddr],
     ) {
         let Some(link) = self.peers.link(&peer, connection).cloned() else { return };
+        let relayed = self.relayed_addresses(&link, told);
         let told = told.iter().filter(|told| scope::may_enter(&link.address, told));
         // Where we reached it is known to work, also by name.
         let dialled = link.outgoing.then(|| link.address.clone());
         let told = told.map(|told| without_peer(told.clone()));
-        let addresses: Vec<_> = dialled.into_iter().chain(told).take(ADDRESSES_MAX).collect();
+        let dialled = dialled.into_iter().filter(|at| !scope::is_relayed(at));
+        let mut addresses: Vec<_> = dialled.chain(told).take(ADDRESSES_MAX).collect();
+        if let Some(ip) = scope::ip_of(&link.address).filter(|_| !relayed.is_empty()) {
+            addresses.truncate(ADDRESSES_MAX - relayed.len());
+            addresses.extend(relayed);
+            self.remember_where(peer, ip);
+        }
         let may_tell = |address: &&Multiaddr| scope::ip_of(address).is_some();
         self.peers.listens(&peer, addresses.iter().filter(may_tell).cloned().collect());
         for address in &addresses {
@@ -64,6 +79,58 @@ impl Actor {
         self.make_room(&peer, &addresses);
         for address in addresses {
             self.admit(peer, address);
+        }
+    }
+
+    /// The relays through which a peer says that it is found, each at the address
+    /// at which we know it: where a relay is, only the relay may say. One that we
+    /// do not know is of no use to us.
+    fn relayed_addresses(&mut self, link: &Link, told: &[Multiaddr]) -> Vec<Multiaddr> {
+        let own = *self.swarm.local_peer_id();
+        let mut relays = BTreeMap::new();
+        for (relay, way) in told.iter().filter_map(scope::relay_of) {
+            if relays.len() >= RELAYS_WANTED || relays.contains_key(&relay) {
+                continue;
+            }
+            let known = if relay == own {
+                let mut ours = self.swarm.external_addresses().chain(self.swarm.listeners());
+                ours.any(|at| *at == way).then_some(way)
+            } else {
+                self.way_to(&relay)
+            };
+            let far = scope::of(&link.address) == Scope::Global;
+            // From afar, nobody leads us into our own house.
+            let known = known.filter(|way| !far || scope::of(way) == Scope::Global);
+            if let Some(way) = known {
+                relays.insert(relay, way);
+            }
+        }
+        relays.into_iter().map(|(relay, way)| scope::through(way, relay)).collect()
+    }
+
+    /// The address at which we know a peer.
+    fn way_to(&mut self, peer: &PeerId) -> Option<Multiaddr> {
+        let link = self.peers.any_link(peer).filter(|link| link.outgoing && !link.is_relayed());
+        if let Some(link) = link {
+            return Some(link.address.clone());
+        }
+        let bucket = self.swarm.behaviour_mut().kad.kbucket(*peer)?;
+        let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer)?;
+        entry.node.value.iter().find(|at| !scope::is_relayed(at)).cloned().map(without_peer)
+    }
+
+    /// Whom only a relay leads to counts in the block in which it is seen, and
+    /// not in that of the relay.
+    fn remember_where(&mut self, peer: PeerId, ip: IpAddr) {
+        if self.net.behind_relays.len() >= BEHIND_RELAYS_MAX {
+            let mut table = HashSet::new();
+            for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+                table.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
+            }
+            self.net.behind_relays.retain(|peer, _| table.contains(peer));
+        }
+        if self.net.behind_relays.len() < BEHIND_RELAYS_MAX {
+            self.net.behind_relays.insert(peer, ip);
         }
     }
 
@@ -86,14 +153,22 @@ impl Actor {
         let local = KBucketKey::from(*self.swarm.local_peer_id());
         let kad = &mut self.swarm.behaviour_mut().kad;
         // A name was typed by a person, and needs no block to be counted by.
-        if let Some(ip) = scope::ip_of(&address) {
+        let behind = |peer: &PeerId| self.net.behind_relays.get(peer).copied();
+        let relayed = scope::is_relayed(&address);
+        if relayed && behind(&peer).is_none() {
+            return;
+        }
+        if let Some(ip) = scope::ip_of(&address).or_else(|| behind(&peer).filter(|_| relayed)) {
             let key = KBucketKey::from(peer);
             let bucket_of = |key: &KBucketKey<PeerId>| local.distance(key).ilog2().unwrap_or(0);
             let mut table = Vec::new();
             for bucket in kad.kbuckets() {
                 for entry in bucket.iter() {
                     let (peer, bucket) = (*entry.node.key.preimage(), bucket_of(entry.node.key));
-                    let ips = entry.node.value.iter().filter_map(scope::ip_of);
+                    let ips = entry.node.value.iter().filter_map(|at| match scope::ip_of(at) {
+                        None if scope::is_relayed(at) => behind(&peer),
+                        ip => ip,
+                    });
                     table.extend(ips.map(|ip| Entry { peer, bucket, ip }));
                 }
             }
@@ -145,7 +220,8 @@ impl Actor {
         for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
             known.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
         }
-        known.retain(|peer| !self.peers.is_connected(peer));
+        let now = Instant::now();
+        known.retain(|peer| !self.peers.is_connected(peer) && !self.is_unpunched(peer, now));
         fastrand::shuffle(&mut known);
         for peer in known.into_iter().take(DIALS_PER_ROUND) {
             // One that is being dialled already is refused, and that is fine.

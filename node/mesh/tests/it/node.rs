@@ -39,6 +39,7 @@ pub(crate) fn config(seed: u8, role: Role, bootstrap: &[Multiaddr]) -> MeshConfi
         bootstrap: bootstrap.to_vec(),
         external: vec![],
         mdns: false,
+        port_mapping: false,
         dht: DhtConfig::default(),
         agent: "test/1".into(),
     }
