@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, Role, StartError};
+use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, OperatorConfig, Role, StartError};
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
@@ -95,6 +95,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         mdns: false,
         port_mapping: false,
         dht: DhtConfig::default(),
+        operator: OperatorConfig::default(),
         agent: concat!("homehost-bootstrap/", env!("CARGO_PKG_VERSION")).into(),
     };
     let (mesh, mut events) =
