@@ -38,6 +38,15 @@ pub enum Failure {
         /// The option that sets it.
         option: &'static str,
     },
+    /// The deny list cannot be read, and there is no good one. Exit code 2.
+    #[error("{0}; mend the file, or name another with --deny-list")]
+    DenyList(String),
+    /// A command is for a node that does not run. Exit code 7.
+    #[error(
+        "no node is running on {}; start it, or name its folder with --data-dir",
+        .0.display()
+    )]
+    NotRunning(PathBuf),
     /// The key file is not a key. Exit code 1.
     #[error(
         "{} is damaged: {what}; put back a copy of it, or move it away to begin \
@@ -52,12 +61,13 @@ pub enum Failure {
     },
 }
 
-/// The exit code of an error: 1 internal or disk full, 2 usage, 5 read-only
-/// folder, 8 port or folder in use.
+/// The exit code of an error: 1 internal or disk full, 2 usage or deny list, 5
+/// read-only folder, 7 no node is running, 8 port or folder in use.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.chain().find_map(|cause| cause.downcast_ref()) {
-        Some(Failure::Usage(_)) => 2,
+        Some(Failure::Usage(_) | Failure::DenyList(_)) => 2,
         Some(Failure::ReadOnly { .. }) => 5,
+        Some(Failure::NotRunning(_)) => 7,
         Some(Failure::SecondDaemon(_) | Failure::PortInUse { .. }) => 8,
         Some(Failure::DamagedKey { .. }) | None => 1,
     }

@@ -10,12 +10,19 @@
 
 mod announce;
 mod args;
+mod control;
+mod deny_file;
 mod exit;
 mod folder;
 mod forward;
+mod log;
 mod monitor;
+mod operate;
+mod page;
 mod run;
+mod views;
 
-pub use args::Args;
+pub use args::{Args, Command};
 pub use exit::{Failure, exit_code};
+pub use log::LogFormat;
 pub use run::{main, run};

@@ -1,22 +1,28 @@
 //! From the command line to a running node and back to an exit code.
 
-use std::io::{ErrorKind, IsTerminal as _};
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, Role, StartError};
+use homehost_mesh::{
+    BandwidthLimits, DhtConfig, MeshConfig, MeshEvent, OperatorConfig, Role, StartError,
+};
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::announce::Addresses;
+use crate::control::Place;
+use crate::deny_file::{DENY_FILE, Watcher};
 use crate::folder::Folder;
 use crate::forward::Forwarder;
+use crate::log::{self, InLogs};
 use crate::monitor::{self, Sources};
-use crate::{Args, Failure, exit_code};
+use crate::{Args, Failure, control, deny_file, exit_code, operate};
 
 /// Longest wait for the first listener. It takes milliseconds.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,22 +30,36 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the announcement waits for more interfaces of a wildcard address.
 const MORE_INTERFACES: Duration = Duration::from_millis(200);
 
+/// Open files: a connection each, one more while it is made, and some of ours.
+#[cfg(unix)]
+const FILES: u64 = 4096;
+
+/// Commands that wait for the deny list to be read.
+const RELOADS_MAX: usize = 8;
+
 /// Time to leave in order; with the second stage a stop takes two seconds at most.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is logged unless `HOMEHOST_LOG` says otherwise. Libraries speak of
-/// peers' addresses; of them only errors are kept.
-const LOG_DEFAULT: &str = "error,homehost=info";
-
-/// The whole program: logs to standard error, runs until it is told to stop,
-/// and says in one sentence what went wrong.
+/// The whole program: does what a command says, or runs a node with logs on
+/// standard error until it is told to stop; says in one sentence what went wrong.
 pub fn main(args: Args) -> ExitCode {
-    log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result =
-        runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(args)));
+    let result = match &args.command {
+        Some(command) => operate::run(command, &args, &mut std::io::stdout().lock()),
+        None => {
+            log::start(
+                args.log_format,
+                match args.log_addresses {
+                    true => InLogs::Written,
+                    false => InLogs::Redacted,
+                },
+            );
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(args)))
+        }
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody may be left to read it; the exit code stays.
             let _ = std::io::Write::write_fmt(
@@ -51,15 +71,9 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HOMEHOST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG_DEFAULT));
-    // A program that contains this one may have set up its own.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
+/// Whether whoever read what a command writes has seen enough, as `head` does.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Runs a bootstrap node until Ctrl-C or SIGTERM.
@@ -70,8 +84,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     args.check()?;
     // Before anything else, so that a stop during the start is not missed.
     let mut stop = std::pin::pin!(stop_signal()?);
-    let folder = Folder::open(&args.data_dir)?;
+    #[cfg(unix)]
+    make_room_for_connections();
+    let data_dir = args.folder()?;
+    let folder = Folder::open(data_dir)?;
     let seed = folder.seed()?;
+    let deny_list = std::path::absolute(match &args.deny_list {
+        Some(path) => path.clone(),
+        None => data_dir.join(DENY_FILE),
+    })
+    .context("find the deny list")?;
+    let deny = deny_file::first(&deny_list)?;
     let pages = match args.metrics {
         Some(address) => {
             Some(monitor::bind(address).await.map_err(|error| match error.kind() {
@@ -83,6 +106,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         None => None,
     };
+    let operator = monitor::bind((Ipv4Addr::LOCALHOST, 0).into())
+        .await
+        .context("listen on loopback for the operator's commands")?;
 
     let (tasks, mut registry) = (Tasks::default(), Registry::default());
     let config = MeshConfig {
@@ -95,14 +121,37 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         mdns: false,
         port_mapping: false,
         dht: DhtConfig::default(),
+        operator: OperatorConfig {
+            deny,
+            bandwidth: Some(BandwidthLimits {
+                total: args.bandwidth.saturating_mul(1000),
+                per_block: args.bandwidth_per_block.saturating_mul(1000),
+            }),
+        },
         agent: concat!("homehost-bootstrap/", env!("CARGO_PKG_VERSION")).into(),
     };
+    let entries = config.operator.deny.len();
     let (mesh, mut events) =
         homehost_mesh::start(config, &mut registry, &tasks).map_err(start_failure)?;
     let metrics = pages.as_ref().and_then(|pages| pages.local_addr().ok());
+    let (reload, reloads) = mpsc::channel(RELOADS_MAX);
+    let (watcher, deny) = Watcher::new(deny_list.clone(), mesh.clone(), entries, reloads);
+    tasks.spawn("deny-list", watcher.run(tasks.shutdown()));
+    let sources = Sources {
+        registry: Arc::new(registry),
+        mesh: mesh.clone(),
+        network: args.network.clone(),
+        started: std::time::Instant::now(),
+        deny,
+        deny_list: deny_list.clone(),
+        reload,
+    };
+    let place = Place::new(operator.local_addr().context("listen on loopback")?, deny_list)?;
+    let for_operator = control::router(sources.clone(), place.token.clone());
+    tasks.spawn("operator", monitor::serve(operator, for_operator, tasks.shutdown()));
+    place.publish(data_dir).with_context(|| format!("write into {}", data_dir.display()))?;
     if let Some(pages) = pages {
-        let sources = Sources { registry: Arc::new(registry), status: mesh.status() };
-        tasks.spawn("metrics", monitor::serve(pages, sources, tasks.shutdown()));
+        tasks.spawn("metrics", monitor::serve(pages, monitor::router(sources), tasks.shutdown()));
     }
 
     let mut addresses = Addresses::new(mesh.node(), &args.external_address, &args.listen)?;
@@ -116,10 +165,31 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     tasks.handle().drain(tasks.drained(), STOP_TIMEOUT).await;
+    Place::withdraw(data_dir);
     outcome?;
     match tasks.failure() {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
+    }
+}
+
+/// Takes as many open files as the system lets it have, up to what all
+/// connections need: a shell's usual 1,024 would be the limit otherwise.
+#[cfg(unix)]
+fn make_room_for_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(FILES).min(FILES);
+    if limit.current.is_some_and(|now| now < most) {
+        limit.current = Some(most);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "cannot have more open files");
+        }
+    }
+    if let Some(now) = getrlimit(Resource::Nofile).current.filter(|now| *now < FILES) {
+        tracing::warn!(
+            "only {now} files may be open, and each connection is one: raise the limit to {FILES}"
+        );
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use homehost_api::{ErrorKind, NodeApi as _};
 use homehost_dashboard::Token;
 use homehost_hosting::{HostingConfig, HostingHandle, RunAs};
-use homehost_mesh::{DhtConfig, EnvelopeRules, MeshConfig, MeshHandle, Multiaddr, Role};
+use homehost_mesh::{
+    DhtConfig, EnvelopeRules, MeshConfig, MeshHandle, Multiaddr, OperatorConfig, Role,
+};
 use homehost_protocol::NetworkName;
 use homehost_protocol::keys::DeviceKey;
 use homehost_runtime::Tasks;
@@ -129,6 +131,7 @@ impl Daemon {
                 keeper: Arc::new(dht_port),
                 held,
             },
+            operator: OperatorConfig::default(),
             agent: concat!("homehost/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)

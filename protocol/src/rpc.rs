@@ -2,6 +2,7 @@
 //! CBOR map behind a length (spec/mesh §4, §9).
 
 pub mod attest;
+pub mod px;
 pub mod query;
 
 use serde::{Deserialize, Serialize};

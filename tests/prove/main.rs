@@ -9,6 +9,7 @@
 #![cfg(target_os = "linux")]
 
 mod author;
+mod bootstrap;
 mod flood;
 mod mesh;
 mod peer;

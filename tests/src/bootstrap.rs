@@ -36,6 +36,11 @@ impl<'a> Bootstrap<'a> {
         &self.address
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.lines.pid()
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.lines.send(Signal::Kill);

@@ -10,6 +10,8 @@ mod connections;
 mod dht;
 mod gossip;
 mod network;
+mod px;
+mod relay;
 mod routing;
 mod rpc;
 
@@ -22,8 +24,9 @@ use futures::StreamExt;
 use homehost_protocol::rpc::Response;
 use homehost_protocol::{NetworkName, NodeId};
 use homehost_runtime::Shutdown;
+use libp2p::identity::Keypair;
 use libp2p::request_response::{InboundRequestId, OutboundRequestId};
-use libp2p::swarm::{Swarm, SwarmEvent};
+use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -32,12 +35,16 @@ use self::clients::Clients;
 use self::dht::Dht;
 pub(crate) use self::dht::DhtCommand;
 use self::network::Network;
+use self::px::Px;
+use self::relay::Reservations;
 use crate::backlog::Backlog;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
+use crate::deny::Deny;
 use crate::dial_gate::DialRules;
 use crate::discovery::Discovery;
 use crate::gossip::Topics;
 use crate::handle::{Command, RequestError};
+use crate::joins::Joins;
 use crate::metrics::Metrics;
 use crate::node_id::peer_of;
 use crate::outbox::Outbox;
@@ -71,6 +78,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) backlog: Backlog,
     pub(crate) rules: DialRules,
+    pub(crate) deny: Deny,
+    pub(crate) keypair: Keypair,
     pub(crate) network: NetworkName,
     pub(crate) role: Role,
     pub(crate) bootstrap: Vec<Multiaddr>,
@@ -92,6 +101,7 @@ pub(crate) struct Actor {
     status_changed: bool,
     metrics: Metrics,
     rules: DialRules,
+    deny: Deny,
     topics: Topics,
     /// What identify must say, and the directory RPC's name.
     identify_version: String,
@@ -99,6 +109,7 @@ pub(crate) struct Actor {
     /// The configured addresses, and who answered there last.
     bootstrap: Vec<(Multiaddr, Option<PeerId>)>,
     peers: Peers,
+    joins: Joins<ConnectionId>,
     discovery: Discovery,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
@@ -117,6 +128,8 @@ pub(crate) struct Actor {
     unread: Unread<InboundRequestId>,
     backlog: Backlog,
     attests: Attests,
+    px: Px,
+    reservations: Reservations,
     clients: Clients,
     net: Network,
     role: Role,
@@ -143,8 +156,10 @@ impl Actor {
             status_changed: true,
             metrics: parts.metrics,
             rules: parts.rules,
+            deny: parts.deny,
             bootstrap: parts.bootstrap.into_iter().map(routing::bootstrap).collect(),
             peers: Peers::default(),
+            joins: Joins::default(),
             discovery: Discovery::new(parts.role, Instant::now()),
             gossip_peers: BTreeSet::new(),
             unjudged: HashMap::new(),
@@ -157,6 +172,8 @@ impl Actor {
             unread: Unread::default(),
             backlog: parts.backlog,
             attests: Attests::default(),
+            px: Px::new(parts.keypair),
+            reservations: Reservations::default(),
             clients: Clients::new(parts.role),
             shutdown: parts.shutdown,
         }
@@ -231,6 +248,8 @@ impl Actor {
             peers: self.peers.infos(),
             gossip_peers: self.gossip_peers.len(),
             network: self.network_facts(),
+            clients: self.clients.len(),
+            joins: self.joins.times(),
         }));
     }
 
@@ -252,6 +271,7 @@ impl Actor {
                     self.misdeed(peer, misdeed);
                 }
             }
+            Command::Deny(list) => self.set_deny(list),
         }
     }
 
@@ -264,6 +284,13 @@ impl Actor {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 self.on_closed(&peer_id, connection_id);
+            }
+            SwarmEvent::IncomingConnection { connection_id, .. } => {
+                self.joins.arrived(connection_id, Instant::now());
+            }
+            SwarmEvent::IncomingConnectionError { connection_id, error, .. } => {
+                self.joins.left(connection_id);
+                self.on_turned_away(&error);
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 self.on_dial_failed(peer_id, &error);
@@ -335,7 +362,8 @@ impl Actor {
             BehaviourEvent::Directory(event) => self.on_directory(event),
             BehaviourEvent::Attest(event) => self.on_attest(event),
             BehaviourEvent::RelayClient(event) => self.on_relay_client(&event),
-            BehaviourEvent::Relay(event) => tracing::debug!(?event, "relay"),
+            BehaviourEvent::Relay(event) => self.on_relay(event),
+            BehaviourEvent::Px(event) => self.on_px(event),
             BehaviourEvent::Dcutr(event) => self.on_dcutr(event),
             BehaviourEvent::AutonatServer(event) => tracing::debug!(?event, "autonat server"),
             BehaviourEvent::Streams(()) => {}

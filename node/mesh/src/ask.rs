@@ -23,6 +23,7 @@ use crate::behaviour::CLIENT_VERSION;
 use crate::codec::{self, Asked, DirectoryCodec};
 use crate::dial_gate::DialRules;
 use crate::handle::REQUEST_TIMEOUT;
+use crate::throttle::Throttle;
 use crate::traffic::Traffic;
 use crate::{node_id, transport};
 
@@ -214,7 +215,7 @@ impl AskConnection {
 fn swarm(address: &Multiaddr) -> Result<Swarm<Behaviour>, AskError> {
     let keypair = Keypair::generate_ed25519();
     let rules = DialRules::new(std::slice::from_ref(address), &[], Instant::now());
-    let counts = (&Traffic::default(), &Backlog::default());
+    let counts = (&Traffic::default(), &Backlog::default(), &Throttle::default());
     let transport = transport::build(&keypair, None, rules, &mut Registry::default(), counts)
         .map_err(|error| AskError::Setup(error.to_string()))?;
     let identify = identify::Config::new(CLIENT_VERSION.into(), keypair.public())

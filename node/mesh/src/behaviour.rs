@@ -16,13 +16,15 @@ use libp2p::{
 };
 
 use crate::autonat_server;
-use crate::codec::{self, AttestCodec, DirectoryCodec};
+use crate::codec::{self, AttestCodec, DirectoryCodec, PxCodec};
 use crate::crowd;
+use crate::deny::{self, Deny};
 use crate::direct_only::DirectOnly;
 use crate::gossip::{self, Gossip};
 use crate::handle::REQUEST_TIMEOUT;
 use crate::introduce;
 use crate::record_store::Records;
+use crate::relay_limits;
 use crate::{DhtConfig, Role};
 
 /// Connections that others opened to a host. About 85 kB each, and a home
@@ -81,6 +83,7 @@ const KAD_REPAIRED_MAX: u16 = 8;
 /// connection before the others see it.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
+    deny: deny::Behaviour,
     limits: connection_limits::Behaviour,
     crowd: crowd::Behaviour,
     /// Peers of other networks, for a while.
@@ -92,6 +95,8 @@ pub(crate) struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) directory: request_response::Behaviour<DirectoryCodec>,
     pub(crate) attest: Toggle<request_response::Behaviour<AttestCodec>>,
+    /// Where some hosts are.
+    pub(crate) px: request_response::Behaviour<PxCodec>,
     /// Lets others reach us through relays, and us them.
     relay_client: relay::client::Behaviour,
     /// Relays for others.
@@ -125,6 +130,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) agent: &'a str,
     pub(crate) mdns: bool,
     pub(crate) dht: DhtConfig,
+    pub(crate) deny: Deny,
 }
 
 impl Behaviour {
@@ -144,6 +150,7 @@ impl Behaviour {
             Role::Bootstrap => None,
         };
         Ok(Self {
+            deny: deny::Behaviour::new(settings.deny.clone()),
             limits: connection_limits::Behaviour::new(limits(settings.role)),
             crowd: crowd::Behaviour::new(pending_max(settings.role)),
             refused: allow_block_list::Behaviour::default(),
@@ -154,6 +161,7 @@ impl Behaviour {
             mdns: settings.mdns.then(|| mdns(peer)).flatten().into(),
             directory: directory(settings),
             attest: attest.into(),
+            px: px(settings),
             relay_client,
             relay: Some(relay_server(settings.role, peer)).into(),
             dcutr: (settings.role == Role::Host).then(|| dcutr::Behaviour::new(peer)).into(),
@@ -178,7 +186,7 @@ fn relay_server(role: Role, peer: PeerId) -> relay::Behaviour {
             };
             (config, relay::Status::Disable)
         }
-        Role::Bootstrap => (relay::Config::default(), relay::Status::Enable),
+        Role::Bootstrap => (relay_limits::config(), relay::Status::Enable),
     };
     let mut relay = relay::Behaviour::new(peer, config);
     relay.set_status(Some(status));
@@ -278,4 +286,14 @@ fn directory(settings: &Settings<'_>) -> request_response::Behaviour<DirectoryCo
 fn attest(network: &NetworkName) -> request_response::Behaviour<AttestCodec> {
     let protocols = [(codec::attest_protocol(network), ProtocolSupport::Full)];
     request_response::Behaviour::with_codec(AttestCodec, protocols, rpc_config())
+}
+
+/// Hosts ask, bootstrap nodes answer.
+fn px(settings: &Settings<'_>) -> request_response::Behaviour<PxCodec> {
+    let support = match settings.role {
+        Role::Host => ProtocolSupport::Outbound,
+        Role::Bootstrap => ProtocolSupport::Inbound,
+    };
+    let protocols = [(codec::px_protocol(settings.network), support)];
+    request_response::Behaviour::with_codec(PxCodec, protocols, rpc_config())
 }

@@ -7,6 +7,9 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use homehost_protocol::NetworkName;
 use homehost_protocol::limits::{RPC_REQUEST_BYTES_MAX, RPC_RESPONSE_BYTES_MAX};
 use homehost_protocol::rpc::attest::{ATTEST_BYTES_MAX, AttestRequest};
+use homehost_protocol::rpc::px::{
+    PX_REQUEST_BYTES_MAX, PX_RESPONSE_BYTES_MAX, PxRequest, PxResponse,
+};
 use homehost_protocol::rpc::{Request, Response, RpcError};
 use libp2p::{StreamProtocol, request_response};
 
@@ -207,6 +210,60 @@ impl request_response::Codec for AttestCodec {
         T: AsyncWrite + Unpin + Send,
     {
         write_frame(io, &response, ATTEST_BYTES_MAX).await
+    }
+}
+
+/// Peer exchange's name on a network.
+pub(crate) fn px_protocol(network: &NetworkName) -> StreamProtocol {
+    StreamProtocol::try_from_owned(format!("/homehost/{network}/px/1"))
+        .expect("the name begins with a slash")
+}
+
+/// Reads and writes [`PxRequest`] and [`PxResponse`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PxCodec;
+
+impl request_response::Codec for PxCodec {
+    type Protocol = StreamProtocol;
+    type Request = PxRequest;
+    type Response = PxResponse;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PxRequest>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        PxRequest::decode(&read_frame(io, PX_REQUEST_BYTES_MAX).await?).map_err(invalid)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PxResponse>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        PxResponse::decode(&read_frame(io, PX_RESPONSE_BYTES_MAX).await?).map_err(invalid)
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        request: PxRequest,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &request.encode(), PX_REQUEST_BYTES_MAX).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: PxResponse,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &response.encode(), PX_RESPONSE_BYTES_MAX).await
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use homehost_protocol::NetworkName;
 use libp2p::Multiaddr;
 
-use crate::DhtConfig;
+use crate::deny::DenyList;
+use crate::{BandwidthLimits, DhtConfig};
 
 /// What this node does for the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,16 @@ impl fmt::Display for Role {
     }
 }
 
+/// What the operator of a bootstrap node sets. The default leaves everything open.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorConfig {
+    /// Whom to keep out from the first connection on;
+    /// [`MeshHandle::set_deny`](crate::MeshHandle::set_deny) changes it.
+    pub deny: DenyList,
+    /// How many bytes a second may pass; without it, all.
+    pub bandwidth: Option<BandwidthLimits>,
+}
+
 /// Everything that [`start`](crate::start()) needs.
 #[derive(Clone)]
 pub struct MeshConfig {
@@ -60,6 +71,8 @@ pub struct MeshConfig {
     /// What the DHT may keep here. A bootstrap node keeps nothing whatever this
     /// says.
     pub dht: DhtConfig,
+    /// What whoever runs a bootstrap node has set.
+    pub operator: OperatorConfig,
     /// Program and version, as in `homehost/0.1.0`; peers see it.
     pub agent: String,
 }

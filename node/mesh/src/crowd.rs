@@ -43,7 +43,7 @@ pub(crate) enum Source {
 
 /// What counts as one block: a /24 of IPv4, a /48 of IPv6, as one customer gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Block {
+pub(crate) enum Block {
     V4([u8; 3]),
     V6([u8; 6]),
 }
@@ -61,7 +61,8 @@ impl Source {
         }
     }
 
-    fn block(self) -> Block {
+    /// The block that it is in.
+    pub(crate) fn block(self) -> Block {
         match self {
             Self::V4([a, b, c, _]) => Block::V4([a, b, c]),
             Self::V6([a, b, c, d, e, f, _, _]) => Block::V6([a, b, c, d, e, f]),

@@ -21,6 +21,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
+use crate::deny::Deny;
 use crate::near::{Holder, NearPlaces, Place};
 use crate::scope;
 use crate::token_bucket::{Rate, TokenBucket};
@@ -67,6 +68,7 @@ enum Hearsay {
 struct State {
     typed: BTreeSet<Place>,
     typed_names: BTreeSet<Multiaddr>,
+    deny: Deny,
     hearsay: Hearsay,
     near: NearPlaces,
     /// Connections to peers that are not near, and when the last one ended.
@@ -98,6 +100,7 @@ impl DialRules {
         let names = typed.iter().filter(|address| has_name(address));
         Self(Arc::new(Mutex::new(State {
             typed: typed.iter().filter_map(Place::of).collect(),
+            deny: Deny::default(),
             typed_names: names.cloned().map(scope::without_peer).collect(),
             hearsay,
             near: NearPlaces::default(),
@@ -107,6 +110,12 @@ impl DialRules {
             near_rate: TokenBucket::full(NEAR_RATE, now),
             relayed_rate: TokenBucket::full(RELAYED_RATE, now),
         })))
+    }
+
+    /// With a list of whom not to dial, whoever gave the address.
+    pub(crate) fn keeping_out(self, deny: Deny) -> Self {
+        self.state().deny = deny;
+        self
     }
 
     /// A connection was made: its far end may be dialled if it is near.
@@ -172,6 +181,9 @@ impl DialRules {
         let Some(ip) = scope::ip_of(address) else { return Err("not an IP address") };
         let Some(place) = Place::of(address) else { return Err("not an address of ours") };
         let mut state = self.state();
+        if state.deny.list().denies_ip(ip) {
+            return Err("the operator keeps it out");
+        }
         let near = match Scope::of(ip) {
             Scope::Nowhere => return Err("address is out of scope"),
             _ if state.typed.contains(&place) || TYPED_NAME.try_with(|()| ()).is_ok() => {

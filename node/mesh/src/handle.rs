@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::DhtCommand;
+use crate::deny::DenyList;
 use crate::traffic::{MeshTraffic, Traffic};
 use crate::{
     AttestToken, DhtAnswer, DhtError, GossipToken, GossipVerdict, MeshStatus, Misdeed, PortWish,
@@ -61,6 +62,7 @@ pub(crate) enum Command {
         node: NodeId,
         misdeed: Misdeed,
     },
+    Deny(DenyList),
 }
 
 /// How far a published message went.
@@ -316,5 +318,12 @@ impl MeshHandle {
     /// for ten minutes.
     pub async fn blame(&self, node: NodeId, misdeed: Misdeed) {
         let _ = self.commands.send(Command::Blame { node, misdeed }).await;
+    }
+
+    /// Keeps these out from now on, and nobody else. Whoever of them is connected
+    /// is left at once; none of them is dialled, let in, or named to others.
+    pub async fn set_deny(&self, list: DenyList) {
+        // A mesh that has stopped lets nobody in.
+        let _ = self.commands.send(Command::Deny(list)).await;
     }
 }

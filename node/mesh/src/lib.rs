@@ -16,6 +16,7 @@ mod behaviour;
 mod codec;
 mod config;
 mod crowd;
+pub mod deny;
 mod dht;
 mod dial_gate;
 mod direct_only;
@@ -26,21 +27,25 @@ mod facts;
 mod gossip;
 mod handle;
 mod introduce;
+mod joins;
 mod metrics;
 mod near;
 mod node_id;
 mod outbox;
 mod peers;
 mod ports;
+mod px;
 mod reach_probe;
 mod reachability;
 mod record_store;
+mod relay_limits;
 mod relays;
 mod scope;
 mod sleep;
 mod standing;
 mod start;
 mod status;
+mod throttle;
 mod token_bucket;
 mod traffic;
 mod transport;
@@ -49,7 +54,7 @@ mod unread;
 
 pub use libp2p::Multiaddr;
 
-pub use config::{MeshConfig, Role};
+pub use config::{MeshConfig, OperatorConfig, Role};
 pub use dht::{
     DhtAnswer, DhtConfig, DhtError, DhtFacts, DhtKeeper, DhtRefusal, DhtRules, DhtVote,
     EnvelopeRules, NoKeeper, NoRules,
@@ -61,7 +66,9 @@ pub use facts::{
     PortProtocol, RelayFacts, RelayState, RouterFacts,
 };
 pub use handle::{MeshHandle, PublishError, Published, RequestError};
+pub use joins::JoinTimes;
 pub use ports::PortWish;
 pub use start::{StartError, start};
 pub use status::{MeshStatus, ObservedAddress, PeerInfo};
+pub use throttle::BandwidthLimits;
 pub use traffic::{MeshTraffic, Protocol, ProtocolTraffic};

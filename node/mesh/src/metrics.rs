@@ -1,9 +1,12 @@
 //! Counters of the mesh: libp2p's own, and what we refuse.
 
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
 use libp2p::metrics::{Metrics as Libp2pMetrics, Recorder};
 
@@ -11,6 +14,10 @@ use crate::discovery::Counts;
 use crate::{GossipVerdict, Misdeed};
 
 type Label = [(&'static str, &'static str); 1];
+
+/// Steps of the time that a join takes: a machine nearby, one around the world,
+/// and one that hardly answers.
+const JOIN_SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 type RpcLabels = [(&'static str, &'static str); 2];
 
@@ -23,6 +30,8 @@ pub(crate) enum Rpc {
     Query,
     /// The witness RPC.
     Attest,
+    /// Peer exchange.
+    Px,
 }
 
 impl Rpc {
@@ -31,6 +40,7 @@ impl Rpc {
             Self::Directory => "directory",
             Self::Query => "query",
             Self::Attest => "attest",
+            Self::Px => "px",
         }
     }
 }
@@ -81,6 +91,11 @@ pub(crate) struct Metrics {
     dht_providers: Family<Label, Counter>,
     misdeeds: Family<Label, Counter>,
     peers: Family<Label, Gauge>,
+    join: Histogram,
+    relay_reservations: Gauge,
+    relay_circuits: Gauge,
+    relay_refused: Family<Label, Counter>,
+    px_records: Gauge,
 }
 
 impl Metrics {
@@ -97,6 +112,11 @@ impl Metrics {
             dht_providers: Family::default(),
             misdeeds: Family::default(),
             peers: Family::default(),
+            join: Histogram::new(JOIN_SECONDS),
+            relay_reservations: Gauge::default(),
+            relay_circuits: Gauge::default(),
+            relay_refused: Family::default(),
+            px_records: Gauge::default(),
         };
         ours.register("gossip", "Gossip messages by verdict", metrics.gossip.clone());
         ours.register(
@@ -106,7 +126,7 @@ impl Metrics {
         );
         ours.register(
             "connections_refused",
-            "Connections closed because of who the peer is, by reason",
+            "Connections that were not let in or closed again, by reason",
             metrics.connections_refused.clone(),
         );
         ours.register(
@@ -126,6 +146,32 @@ impl Metrics {
         );
         ours.register("clients", "Connected clients", metrics.clients.clone());
         ours.register("peers", "Connected peers of our network by role", metrics.peers.clone());
+        ours.register(
+            "relay_reservations",
+            "Hosts that may be reached through this node",
+            metrics.relay_reservations.clone(),
+        );
+        ours.register(
+            "relay_circuits",
+            "Connections that are relayed",
+            metrics.relay_circuits.clone(),
+        );
+        ours.register(
+            "relay_refused",
+            "What was not relayed, by what was asked",
+            metrics.relay_refused.clone(),
+        );
+        ours.register(
+            "px_records",
+            "Hosts whose signed record may be given to others",
+            metrics.px_records.clone(),
+        );
+        ours.register_with_unit(
+            "join",
+            "From a connection's first packet until the peer is known",
+            Unit::Seconds,
+            metrics.join.clone(),
+        );
         metrics.counted(Counts::default());
         metrics
     }
@@ -164,6 +210,36 @@ impl Metrics {
             Unwanted::Misdeeds => "misdeeds",
         };
         self.connections_refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A connection was not let in, or ended by the operator.
+    pub(crate) fn turned_away(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// How many signed records are at hand.
+    pub(crate) fn px_records(&self, count: usize) {
+        self.px_records.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Something was not relayed.
+    pub(crate) fn relay_refused(&self, asked: &'static str) {
+        self.relay_refused.get_or_create(&[("asked", asked)]).inc();
+    }
+
+    /// How many may be reached through this node.
+    pub(crate) fn reservations(&self, count: usize) {
+        self.relay_reservations.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Relayed connections came or went.
+    pub(crate) fn circuits(&self, change: i64) {
+        self.relay_circuits.inc_by(change);
+    }
+
+    /// Somebody joined.
+    pub(crate) fn joined(&self, took: Duration) {
+        self.join.observe(took.as_secs_f64());
     }
 
     /// A peer put a record here, or answered with one.

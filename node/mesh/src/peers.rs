@@ -262,6 +262,21 @@ impl Peers {
         self.peers.get(peer)?.first_link().map(|link| scope::of(&link.address))
     }
 
+    /// The address at which a peer sees us.
+    pub(crate) fn observed_by(&self, peer: &PeerId) -> Option<IpAddr> {
+        self.peers.get(peer)?.introduction.as_ref()?.observed
+    }
+
+    /// Every connection, and its far end.
+    pub(crate) fn all_links(&self) -> Vec<(PeerId, ConnectionId, Multiaddr)> {
+        let links = |(peer, of): (&PeerId, &Peer)| {
+            let peer = *peer;
+            let link = move |(id, link): (&ConnectionId, &Link)| (peer, *id, link.address.clone());
+            of.links.iter().map(link).collect::<Vec<_>>()
+        };
+        self.peers.iter().flat_map(links).collect()
+    }
+
     /// One of the connections to a peer.
     pub(crate) fn any_link(&self, peer: &PeerId) -> Option<&Link> {
         self.peers.get(peer)?.first_link()

@@ -17,10 +17,12 @@ use tokio::sync::{mpsc, watch};
 use crate::actor::{Actor, Parts};
 use crate::backlog::Backlog;
 use crate::behaviour::{Behaviour, Settings};
+use crate::deny::Deny;
 use crate::dial_gate::DialRules;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::ports::task::{MeshPorts, PortFacts, Ports};
+use crate::throttle::Throttle;
 use crate::traffic::Traffic;
 use crate::{MeshConfig, MeshEvent, MeshHandle, MeshStatus, node_id, scope, transport};
 
@@ -83,12 +85,15 @@ pub fn start(
     let node = node_id::node_of(&peer)
         .ok_or_else(|| StartError::Settings("the key is not of Ed25519".into()))?;
 
-    let rules = DialRules::new(&config.bootstrap, &config.listen, Instant::now());
+    let deny = Deny::new(config.operator.deny);
+    let rules =
+        DialRules::new(&config.bootstrap, &config.listen, Instant::now()).keeping_out(deny.clone());
     let local = config.listen.iter().all(|at| scope::of(at) == Scope::Loopback);
     let mdns = config.mdns && !local;
     let traffic = Traffic::new(registry);
     let backlog = Backlog::default();
-    let counts = (&traffic, &backlog);
+    let throttle = Throttle::new(config.operator.bandwidth, registry);
+    let counts = (&traffic, &backlog, &throttle);
     let (relayed, relay_client) = relay::client::new(peer);
     let transport =
         transport::build(&keypair, Some(relayed), rules.clone(), registry, counts).map_err(key)?;
@@ -99,6 +104,7 @@ pub fn start(
         agent: &config.agent,
         mdns,
         dht: config.dht,
+        deny: deny.clone(),
     };
     let behaviour = Behaviour::new(&settings, relay_client).map_err(StartError::Settings)?;
     let swarm_config = swarm::Config::with_tokio_executor()
@@ -134,6 +140,8 @@ pub fn start(
         metrics,
         backlog,
         rules,
+        deny,
+        keypair,
         network: config.network,
         role: config.role,
         bootstrap: config.bootstrap,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use homehost_protocol::{NodeId, Scope};
 use libp2p::Multiaddr;
 
-use crate::{NetworkFacts, PathKind, Role};
+use crate::{JoinTimes, NetworkFacts, PathKind, Role};
 
 /// What the mesh looks like from here.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,10 @@ pub struct MeshStatus {
     pub gossip_peers: usize,
     /// Our own place in the network.
     pub network: NetworkFacts,
+    /// Connected clients, who only search.
+    pub clients: usize,
+    /// How long the last peers that came took to join.
+    pub joins: JoinTimes,
 }
 
 /// One of our addresses as others see it.

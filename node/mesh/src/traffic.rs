@@ -28,6 +28,12 @@ pub enum Protocol {
     Query,
     /// The witness RPC.
     Attest,
+    /// Peer exchange.
+    Px,
+    /// Connections of others that are relayed, and the asking for it.
+    Relay,
+    /// Whether the world reaches somebody.
+    Reach,
     /// Gossip, of records and of who has which.
     Gossip,
     /// Finding peers and records.
@@ -42,10 +48,13 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Directory,
         Self::Query,
         Self::Attest,
+        Self::Px,
+        Self::Relay,
+        Self::Reach,
         Self::Gossip,
         Self::Dht,
         Self::Identify,
@@ -59,6 +68,9 @@ impl Protocol {
             Self::Directory => "directory",
             Self::Query => "query",
             Self::Attest => "attest",
+            Self::Px => "px",
+            Self::Relay => "relay",
+            Self::Reach => "reach",
             Self::Gossip => "gossip",
             Self::Dht => "dht",
             Self::Identify => "identify",
@@ -72,6 +84,11 @@ impl Protocol {
             "/homehost/query/1" => Self::Query,
             _ if name.ends_with("/directory/1") => Self::Directory,
             _ if name.ends_with("/attest/1") => Self::Attest,
+            _ if name.ends_with("/px/1") => Self::Px,
+            _ if name.starts_with("/libp2p/circuit/relay/") || name == "/libp2p/dcutr" => {
+                Self::Relay
+            }
+            _ if name.starts_with("/libp2p/autonat/") => Self::Reach,
             _ if name.ends_with("/kad/1.0.0") => Self::Dht,
             _ if name.starts_with("/meshsub/") || name.starts_with("/floodsub/") => Self::Gossip,
             _ if name.starts_with("/ipfs/id/") => Self::Identify,

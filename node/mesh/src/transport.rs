@@ -18,6 +18,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::backlog::Backlog;
 use crate::dial_gate::{DialGate, DialRules, NameGate, Way};
+use crate::throttle::Throttle;
 use crate::traffic::Traffic;
 
 /// Longest time from a dial or an accepted connection to a secure, multiplexed
@@ -71,7 +72,7 @@ pub(crate) fn build(
     relayed: Option<relay::client::Transport>,
     rules: DialRules,
     registry: &mut Registry,
-    (traffic, backlog): (&Traffic, &Backlog),
+    (traffic, backlog, throttle): (&Traffic, &Backlog, &Throttle),
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let relayed = relayed
         .map(|relayed| through_relays(keypair, relayed, rules.clone(), backlog.clone()))
@@ -85,10 +86,11 @@ pub(crate) fn build(
                 direct(keypair, rules, backlog.clone())?.boxed()
             }
         };
-    let traffic = traffic.clone();
+    let (traffic, throttle) = (traffic.clone(), throttle.clone());
     Ok(BandwidthTransport::new(relayed.or_transport(named).map(whichever), registry)
-        .map(move |(peer, muxer), _| {
-            let counted = traffic.muxer(StreamMuxerBox::new(muxer));
+        .map(move |(peer, muxer), ends| {
+            let muxer = throttle.muxer(StreamMuxerBox::new(muxer), ends.get_remote_address());
+            let counted = traffic.muxer(muxer);
             (peer, StreamMuxerBox::new(counted))
         })
         .boxed())

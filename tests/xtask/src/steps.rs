@@ -30,6 +30,7 @@ pub(crate) const PROOFS: &[Step] = &[
     Step { name: "core", about: "admission, search and reconciliation by themselves", run: core },
     Step { name: "mesh", about: "20 nodes in 20 processes: joins, gossip, lookups", run: mesh },
     Step { name: "flood", about: "one node among liars: 50,000 listings and worse", run: flood },
+    Step { name: "bootstrap", about: "a bootstrap node with 2,000 connections", run: bootstrap },
 ];
 
 /// The target on which the Windows build is checked.
@@ -95,6 +96,10 @@ fn mesh() -> Done {
 
 fn flood() -> Done {
     prove("flood::")
+}
+
+fn bootstrap() -> Done {
+    prove("bootstrap::")
 }
 
 fn prove(what: &str) -> Done {

@@ -62,6 +62,10 @@ impl Clients {
         self.heard.contains_key(peer)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.heard.len()
+    }
+
     /// When [`Actor::tend_clients`] wants to be called.
     pub(super) fn next(&self) -> Option<Instant> {
         self.look_at
@@ -84,6 +88,7 @@ impl Actor {
         self.clients.heard.insert(peer, now);
         self.clients.look_at.get_or_insert(now + IDLE);
         self.metrics.clients(self.clients.heard.len());
+        self.status_changed = true;
         self.gossip_left(&peer);
         let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.remove_peer(&peer);
@@ -97,6 +102,7 @@ impl Actor {
     pub(super) fn client_left(&mut self, peer: &PeerId) {
         if self.clients.heard.remove(peer).is_some() {
             self.metrics.clients(self.clients.heard.len());
+            self.status_changed = true;
             if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
                 gossip.remove_blacklisted_peer(peer);
             }

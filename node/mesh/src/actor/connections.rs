@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use homehost_protocol::NodeId;
+use libp2p::connection_limits::Exceeded;
 use libp2p::core::ConnectedPoint;
-use libp2p::swarm::{ConnectionId, DialError};
+use libp2p::swarm::{ConnectionId, DialError, ListenError};
 use libp2p::{PeerId, identify};
 
 use super::Actor;
 use crate::behaviour::CLIENT_VERSION;
+use crate::crowd::Crowded;
+use crate::deny::{DenyList, KeptOut};
 use crate::metrics::Unwanted;
 use crate::node_id::{node_of, peer_of};
 use crate::peers::{Introduced, Introduction, Link};
@@ -50,6 +53,7 @@ impl Actor {
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.rules.link_closed(connection, Instant::now());
         self.unseen(connection);
+        self.joins.left(connection);
         if let Some(node) = self.peers.closed(peer, connection) {
             tracing::debug!(%node, "peer left");
             self.outbox.keep(MeshEvent::PeerLeft { node });
@@ -59,6 +63,7 @@ impl Actor {
             self.gossip_left(peer);
             self.unjudged.remove(peer);
             self.client_left(peer);
+            self.px_left(peer);
         }
     }
 
@@ -91,9 +96,13 @@ impl Actor {
         match introduced {
             Introduced::Joined { node, scope } => {
                 tracing::debug!(%node, "peer joined");
+                if let Some(took) = self.joins.joined(connection, Instant::now()) {
+                    self.metrics.joined(took);
+                }
                 self.tell_score(&peer);
                 self.outbox.keep(MeshEvent::PeerJoined { node, scope, holds_replica });
                 self.counted();
+                self.px_joined(peer);
             }
             Introduced::Again => self.status_changed = true,
             Introduced::Gone => {}
@@ -149,6 +158,35 @@ impl Actor {
             && let Some((oldest, _)) = self.refused.pop_front()
         {
             self.swarm.behaviour_mut().refused.unblock_peer(oldest);
+        }
+    }
+
+    /// Keeps out whom the operator says, and leaves those of them that are here.
+    pub(super) fn set_deny(&mut self, list: DenyList) {
+        self.deny.set(list);
+        let list = self.deny.list();
+        for (peer, connection, address) in self.peers.all_links() {
+            if list.denies_peer(&peer) || list.denies_address(&address) {
+                self.metrics.turned_away("denied");
+                self.swarm.close_connection(connection);
+            }
+        }
+        self.forget_denied(&list);
+        self.px.book.keep_out(&list);
+        self.metrics.px_records(self.px.book.len());
+    }
+
+    /// A connection of others came to nothing. Counts those that we did not want.
+    pub(super) fn on_turned_away(&self, error: &ListenError) {
+        let ListenError::Denied { cause } = error else { return };
+        if cause.downcast_ref::<KeptOut>().is_some() {
+            self.metrics.turned_away("denied");
+        } else if cause.downcast_ref::<Crowded>().is_some() {
+            self.metrics.turned_away("crowded");
+        } else if cause.downcast_ref::<Exceeded>().is_some() {
+            self.metrics.turned_away("full");
+        } else {
+            self.metrics.turned_away("refused");
         }
     }
 

@@ -12,6 +12,7 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, mdns};
 
 use super::Actor;
+use crate::deny::DenyList;
 use crate::discovery::Step;
 use crate::diversity::{self, Entry};
 use crate::peers::Link;
@@ -150,6 +151,10 @@ impl Actor {
     }
 
     fn admit(&mut self, peer: PeerId, address: Multiaddr) {
+        let list = self.deny.list();
+        if list.denies_peer(&peer) || list.denies_address(&address) {
+            return;
+        }
         let local = KBucketKey::from(*self.swarm.local_peer_id());
         let kad = &mut self.swarm.behaviour_mut().kad;
         // A name was typed by a person, and needs no block to be counted by.
@@ -182,13 +187,36 @@ impl Actor {
         }
     }
 
+    /// Takes whom the operator keeps out from the table, so that nobody is told
+    /// of them.
+    pub(super) fn forget_denied(&mut self, list: &DenyList) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let mut gone = Vec::new();
+        for bucket in kad.kbuckets() {
+            for entry in bucket.iter() {
+                let peer = *entry.node.key.preimage();
+                if list.denies_peer(&peer)
+                    || entry.node.value.iter().any(|at| list.denies_address(at))
+                {
+                    gone.push(peer);
+                }
+            }
+        }
+        for peer in gone {
+            kad.remove_peer(&peer);
+        }
+    }
+
     /// Does what the core says is due.
     pub(super) fn discover(&mut self, now: Instant) {
         for step in self.discovery.due(now, fastrand::f64()) {
             match step {
                 Step::DialBootstrap => self.dial_bootstrap(),
                 Step::DialKnown => self.dial_known(),
-                Step::Walk => self.walk(),
+                Step::Walk => {
+                    self.walk();
+                    self.ask_px_again(now);
+                }
             }
         }
     }

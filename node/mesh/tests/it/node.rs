@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use homehost_mesh::{
-    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr, Role, start,
+    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr,
+    OperatorConfig, Role, start,
 };
 use homehost_protocol::NodeId;
 use homehost_runtime::Tasks;
@@ -41,6 +42,7 @@ pub(crate) fn config(seed: u8, role: Role, bootstrap: &[Multiaddr]) -> MeshConfi
         mdns: false,
         port_mapping: false,
         dht: DhtConfig::default(),
+        operator: OperatorConfig::default(),
         agent: "test/1".into(),
     }
 }
