@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, Role, StartError};
+use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, PeersConfig, Role, StartError};
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
@@ -94,6 +94,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         external: args.external_address.clone(),
         mdns: false,
         dht: DhtConfig::default(),
+        peers: PeersConfig::default(),
         agent: concat!("homehost-bootstrap/", env!("CARGO_PKG_VERSION")).into(),
     };
     let (mesh, mut events) =

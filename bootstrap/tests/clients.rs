@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use homehost_mesh::ask::{AskConnection, ask};
-use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, Multiaddr, Role, start};
+use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, Multiaddr, PeersConfig, Role, start};
 use homehost_protocol::rpc::query::Query;
 use homehost_protocol::rpc::{HeldRecord, Request, Response, Trouble};
 use homehost_runtime::Tasks;
@@ -49,6 +49,7 @@ fn host(seed: u8, at: &Multiaddr, answers: bool, tasks: &Tasks) {
         external: vec![],
         mdns: false,
         dht: DhtConfig::default(),
+        peers: PeersConfig::default(),
         agent: "test/1".into(),
     };
     let (handle, mut events) = start(config, &mut Registry::default(), tasks).unwrap();

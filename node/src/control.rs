@@ -336,6 +336,7 @@ impl NodeApi for Control {
             data_dir: self.data_dir.display().to_string(),
             addresses: mesh.listening.iter().map(ToString::to_string).collect(),
             peers: mesh.peers.len(),
+            peers_remembered: mesh.remembered,
             alone: self.alone(),
             listings: stats.listings,
             tombstones: stats.tombstones,

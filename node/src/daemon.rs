@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use homehost_api::{ErrorKind, NodeApi as _};
 use homehost_dashboard::Token;
 use homehost_hosting::{HostingConfig, HostingHandle, RunAs};
-use homehost_mesh::{DhtConfig, EnvelopeRules, MeshConfig, MeshHandle, Multiaddr, Role};
+use homehost_mesh::{
+    DhtConfig, EnvelopeRules, MeshConfig, MeshHandle, Multiaddr, PeersConfig, Role,
+};
 use homehost_protocol::NetworkName;
 use homehost_protocol::keys::DeviceKey;
 use homehost_runtime::Tasks;
@@ -27,6 +29,7 @@ use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
 use crate::wire::definitions::DefinitionPort;
 use crate::wire::exchange::{Exchange, RepairStats};
+use crate::wire::memory::PeerPort;
 use crate::wire::own_keys::OwnKeys;
 use crate::wire::phone_book::PhoneBook;
 use crate::wire::prove::{Prover, Reports};
@@ -112,6 +115,9 @@ impl Daemon {
         let (dht_port, dht_writer, held) = DhtPort::open(replica.clone(), &network).await;
         tasks.spawn("dht-writer", dht_writer.run(tasks.shutdown()));
 
+        let (peer_port, peer_writer, peers) = PeerPort::open(ledger.clone(), &network).await;
+        tasks.spawn("peer-writer", peer_writer.run(tasks.shutdown()));
+
         let mut registry = Registry::default();
         let mesh_config = MeshConfig {
             key_seed: node_seed,
@@ -126,6 +132,7 @@ impl Daemon {
                 keeper: Arc::new(dht_port),
                 held,
             },
+            peers: PeersConfig { held: peers, keeper: Arc::new(peer_port) },
             agent: concat!("homehost/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)

@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod definitions;
 pub(crate) mod exchange;
 pub(crate) mod join;
+pub(crate) mod memory;
 pub(crate) mod own_keys;
 pub(crate) mod phone_book;
 pub(crate) mod prove;

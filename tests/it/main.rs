@@ -9,4 +9,5 @@ mod http;
 mod identity;
 mod lifecycle;
 mod mesh;
+mod restart;
 mod servers;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use homehost_directory::reconcile::Snapshot;
 use homehost_mesh::{
-    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, PublishError, Published, Role,
-    start,
+    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, PeersConfig, PublishError,
+    Published, Role, start,
 };
 use homehost_protocol::gossip::{Topic, encode_batches};
 use homehost_protocol::rpc::{HeldRecord, Request, Response, Set};
@@ -89,6 +89,7 @@ impl Peer {
             external: vec![],
             mdns: false,
             dht: DhtConfig::default(),
+            peers: PeersConfig::default(),
             agent: "homehost/0.1.0".into(),
         };
         let tasks = Tasks::default();

@@ -9,6 +9,7 @@ mod clients;
 mod connections;
 mod dht;
 mod gossip;
+mod memory;
 mod network;
 mod routing;
 mod rpc;
@@ -31,6 +32,7 @@ use self::attest::Attests;
 use self::clients::Clients;
 use self::dht::Dht;
 pub(crate) use self::dht::DhtCommand;
+use self::memory::Memory;
 use crate::backlog::Backlog;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
 use crate::dial_gate::DialRules;
@@ -44,7 +46,7 @@ use crate::peers::Peers;
 use crate::standing::Standing;
 use crate::token_bucket::Budgets;
 use crate::unread::Unread;
-use crate::{MeshEvent, MeshStatus, Role, codec};
+use crate::{MeshEvent, MeshStatus, PeersConfig, Role, codec};
 
 /// Shortest time between two snapshots of the status: no reader needs more.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
@@ -72,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) network: NetworkName,
     pub(crate) role: Role,
     pub(crate) bootstrap: Vec<Multiaddr>,
+    pub(crate) remembered: PeersConfig,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -94,6 +97,7 @@ pub(crate) struct Actor {
     bootstrap: Vec<(Multiaddr, Option<PeerId>)>,
     peers: Peers,
     discovery: Discovery,
+    memory: Memory,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
     /// Messages of each peer that wait for a verdict.
@@ -117,6 +121,9 @@ pub(crate) struct Actor {
 
 impl Actor {
     pub(crate) fn new(parts: Parts) -> Self {
+        let own = *parts.swarm.local_peer_id();
+        let memory = Memory::open(own, parts.network.clone(), parts.remembered);
+        let source = memory.source();
         Self {
             topics: Topics::new(&parts.network),
             identify_version: identify_version(&parts.network),
@@ -131,7 +138,8 @@ impl Actor {
             rules: parts.rules,
             bootstrap: parts.bootstrap.into_iter().map(routing::bootstrap).collect(),
             peers: Peers::default(),
-            discovery: Discovery::new(parts.role, Instant::now()),
+            discovery: Discovery::new(parts.role, source, Instant::now()),
+            memory,
             gossip_peers: BTreeSet::new(),
             unjudged: HashMap::new(),
             standing: Standing::default(),
@@ -168,7 +176,7 @@ impl Actor {
 
     /// When there is something to do by the clock.
     fn wake(&self, now: Instant) -> Instant {
-        let mut wake = self.discovery.next(now).min(self.dht.next());
+        let mut wake = self.discovery.next(now).min(self.dht.next()).min(self.memory.next());
         if let Some(at) = self.clients.next() {
             wake = wake.min(at);
         }
@@ -189,6 +197,7 @@ impl Actor {
         self.forgive(now);
         self.tend_dht(now);
         self.tend_clients(now);
+        self.memory.tend();
         self.discover(now);
     }
 
@@ -210,6 +219,7 @@ impl Actor {
             peers: self.peers.infos(),
             gossip_peers: self.gossip_peers.len(),
             network: self.network_facts(),
+            remembered: self.memory.len(),
         }));
     }
 
@@ -281,6 +291,7 @@ impl Actor {
             BehaviourEvent::Ping(event) => {
                 self.metrics.record(&event);
                 if let Ok(rtt) = event.result {
+                    self.answers(&event.peer);
                     self.peers.pinged(&event.peer, rtt);
                     self.status_changed = true;
                 }
@@ -307,6 +318,8 @@ impl Actor {
     async fn stop(&mut self) {
         // What is said from now on is too late, so that this ends.
         self.inbox.close();
+        // Who is there now is whom the next start looks for first.
+        self.memory.save();
         let mut asked = false;
         while let Ok(command) = self.inbox.try_recv() {
             asked = true;

@@ -28,6 +28,7 @@ mod metrics;
 mod near;
 mod node_id;
 mod outbox;
+mod peer_cache;
 mod peers;
 mod record_store;
 mod scope;
@@ -41,7 +42,7 @@ mod unread;
 
 pub use libp2p::Multiaddr;
 
-pub use config::{MeshConfig, Role};
+pub use config::{MeshConfig, NoPeerKeeper, PeerKeeper, PeersConfig, Role};
 pub use dht::{
     DhtAnswer, DhtConfig, DhtError, DhtFacts, DhtKeeper, DhtRefusal, DhtRules, DhtVote,
     EnvelopeRules, NoKeeper, NoRules,

@@ -126,6 +126,7 @@ pub fn start(
         network: config.network,
         role: config.role,
         bootstrap: config.bootstrap,
+        remembered: config.peers,
         shutdown: tasks.shutdown(),
     });
     tasks.spawn("mesh", actor.run());

@@ -21,6 +21,8 @@ pub struct MeshStatus {
     pub gossip_peers: usize,
     /// Our own place in the network.
     pub network: NetworkFacts,
+    /// Peers that are remembered over a restart, connected or not.
+    pub remembered: usize,
 }
 
 /// One of our addresses as others see it.

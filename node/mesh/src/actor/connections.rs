@@ -41,12 +41,14 @@ impl Actor {
             self.note_bootstrap(peer, &link.address);
         }
         self.peers.connected(peer, node, connection, link);
+        self.answers(&peer);
     }
 
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.rules.link_closed(connection, Instant::now());
         if let Some(node) = self.peers.closed(peer, connection) {
             tracing::debug!(%node, "peer left");
+            self.memory.left(node);
             self.outbox.keep(MeshEvent::PeerLeft { node });
             self.counted();
         }
@@ -92,6 +94,7 @@ impl Actor {
             Introduced::Again => self.status_changed = true,
             Introduced::Gone => {}
         }
+        self.remember(&peer);
     }
 
     /// The number of peers has changed.
@@ -133,6 +136,7 @@ impl Actor {
     fn refuse(&mut self, peer: PeerId, why: Unwanted) {
         tracing::debug!(%peer, ?why, "peer is left");
         self.metrics.left(why);
+        self.forget(&peer);
         let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.remove_peer(&peer);
         // This also closes its connections.
@@ -168,6 +172,7 @@ impl Actor {
             && matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. })
         {
             self.unreachable(peer);
+            self.not_there(&peer);
         }
     }
 }

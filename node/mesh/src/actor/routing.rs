@@ -114,6 +114,8 @@ impl Actor {
                 Step::DialBootstrap => self.dial_bootstrap(),
                 Step::DialKnown => self.dial_known(),
                 Step::Walk => self.walk(),
+                Step::DialAnchors => self.dial_anchors(),
+                Step::DialRemembered { most } => self.dial_remembered(most),
             }
         }
     }
@@ -138,6 +140,11 @@ impl Actor {
                 *at = Some(peer);
             }
         }
+    }
+
+    /// Whether a peer is one whom a person named.
+    pub(super) fn is_bootstrap(&self, peer: &PeerId) -> bool {
+        self.bootstrap.iter().any(|(_, at)| at.as_ref() == Some(peer))
     }
 
     fn dial_known(&mut self) {

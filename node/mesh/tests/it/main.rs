@@ -7,5 +7,6 @@ mod attest;
 mod clients;
 mod dht;
 mod loopback;
+mod memory;
 mod node;
 mod slow;

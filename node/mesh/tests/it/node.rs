@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use homehost_mesh::{
-    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr, Role, start,
+    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr,
+    PeersConfig, Role, start,
 };
 use homehost_protocol::NodeId;
 use homehost_runtime::Tasks;
@@ -40,6 +41,7 @@ pub(crate) fn config(seed: u8, role: Role, bootstrap: &[Multiaddr]) -> MeshConfi
         external: vec![],
         mdns: false,
         dht: DhtConfig::default(),
+        peers: PeersConfig::default(),
         agent: "test/1".into(),
     }
 }
