@@ -49,6 +49,10 @@ const MESH_PORTS: u16 = 20;
 /// Time that open work gets after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Time that the stores then get to close: a disk that does not answer must not
+/// keep the node from ending.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// Gossip that was handed to the mesh leaves within a few round trips.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -245,8 +249,14 @@ impl Daemon {
             tracing::warn!("some work was cut off after {} s", DRAIN.as_secs());
         }
         // Last: whatever drained may still have written.
-        self.replica.close().await;
-        self.ledger.close().await;
+        let close = async {
+            self.replica.close().await;
+            self.ledger.close().await;
+        };
+        if tokio::time::timeout(CLOSE, close).await.is_err() {
+            // Nothing that was acknowledged is lost by it.
+            tracing::warn!("the stores were not closed within {} s", CLOSE.as_secs());
+        }
         match self.tasks.failure() {
             None => Ok(()),
             Some(error) => Err(failure(

@@ -1,6 +1,7 @@
 //! Whole nodes as real processes, on loopback, with nothing besides cargo.
 
 mod cli;
+mod daemon;
 mod demo;
 mod directory;
 mod faults;
