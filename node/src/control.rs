@@ -32,6 +32,7 @@ use tokio::sync::{oneshot, watch as watch_channel};
 use crate::identity::keys::Keys;
 use crate::wire::announce::Announcer;
 use crate::wire::audit::{Audit, Begun, now};
+use crate::wire::clock::ClockHandle;
 use crate::wire::exchange::RepairStats;
 use crate::wire::prove::Reports;
 
@@ -67,6 +68,7 @@ pub(crate) struct Control {
     pub(crate) announcer: Announcer,
     pub(crate) reports: watch_channel::Receiver<Reports>,
     pub(crate) repairs: Arc<RepairStats>,
+    pub(crate) clock: ClockHandle,
     pub(crate) audit: Audit,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ready: AtomicBool,

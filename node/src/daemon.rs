@@ -27,6 +27,7 @@ use crate::identity::keys::Keys;
 use crate::place;
 use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
+use crate::wire::clock::ClockHandle;
 use crate::wire::definitions::DefinitionPort;
 use crate::wire::exchange::{Exchange, RepairStats};
 use crate::wire::memory::PeerPort;
@@ -143,7 +144,9 @@ impl Daemon {
             .map_err(|error| exit::mesh(&error))?;
 
         let hosting = start_hosting(&config.data_dir, &ledger, &tasks).await?;
+        let clock = ClockHandle::new();
         let announcement = Announcement {
+            clock: clock.clone(),
             network: network.clone(),
             keys: keys.watch(),
             ledger: ledger.clone(),
@@ -161,6 +164,7 @@ impl Daemon {
             mesh.clone(),
             directory.clone(),
             announcer.clone(),
+            clock.clone(),
             witness,
             repairs.clone(),
         );
@@ -175,6 +179,7 @@ impl Daemon {
         };
         tasks.spawn("prove", prover.run(tasks.shutdown()));
         let phone_book = PhoneBook {
+            clock: clock.clone(),
             mesh: mesh.clone(),
             directory: directory.clone(),
             ledger: ledger.clone(),
@@ -201,6 +206,7 @@ impl Daemon {
             announcer,
             reports,
             repairs,
+            clock,
             audit: Audit::new(ledger.clone()),
             registry: Arc::new(registry),
             ready: AtomicBool::new(false),

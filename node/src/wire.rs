@@ -3,6 +3,7 @@
 
 pub(crate) mod announce;
 pub(crate) mod audit;
+pub(crate) mod clock;
 pub(crate) mod definitions;
 pub(crate) mod exchange;
 pub(crate) mod join;
