@@ -6,6 +6,7 @@ mod demo;
 mod directory;
 mod faults;
 mod fences;
+mod home;
 mod http;
 mod identity;
 mod lifecycle;
