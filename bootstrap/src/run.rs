@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use homehost_mesh::{
-    BandwidthLimits, DhtConfig, MeshConfig, MeshEvent, OperatorConfig, Role, StartError,
+    BandwidthLimits, DhtConfig, MeshConfig, MeshEvent, OperatorConfig, PeersConfig, Role,
+    StartError,
 };
 use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
@@ -128,6 +129,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 per_block: args.bandwidth_per_block.saturating_mul(1000),
             }),
         },
+        peers: PeersConfig::default(),
         agent: concat!("homehost-bootstrap/", env!("CARGO_PKG_VERSION")).into(),
     };
     let entries = config.operator.deny.len();

@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use homehost_mesh::ask::{AskConnection, ask};
-use homehost_mesh::{DhtConfig, MeshConfig, MeshEvent, Multiaddr, OperatorConfig, Role, start};
+use homehost_mesh::{
+    DhtConfig, MeshConfig, MeshEvent, Multiaddr, OperatorConfig, PeersConfig, Role, start,
+};
 use homehost_protocol::rpc::query::Query;
 use homehost_protocol::rpc::{HeldRecord, Request, Response, Trouble};
 use homehost_runtime::Tasks;
@@ -50,6 +52,7 @@ fn host(seed: u8, at: &Multiaddr, answers: bool, tasks: &Tasks) {
         mdns: false,
         port_mapping: false,
         dht: DhtConfig::default(),
+        peers: PeersConfig::default(),
         operator: OperatorConfig::default(),
         agent: "test/1".into(),
     };

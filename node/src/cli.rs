@@ -2,6 +2,7 @@
 
 mod client;
 mod demo;
+mod detach;
 mod id;
 mod mesh;
 mod output;
@@ -13,6 +14,7 @@ mod views;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use homehost_api::{Action, ErrorKind, NodeStatus, Peer};
@@ -21,7 +23,10 @@ use client::Client;
 use output::Output;
 
 use crate::exit::Failure;
-use crate::place;
+use crate::{log_file, place};
+
+/// How long work that cannot be cut off may keep the process that ends.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// A game-hosting network that nobody owns.
 #[derive(Debug, Parser)]
@@ -106,7 +111,10 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli, &output)) {
+    let result = runtime.block_on(run(cli, &output));
+    // A disk that does not answer must not keep the process.
+    runtime.shutdown_timeout(STUCK);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output.failure(&error);

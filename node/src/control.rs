@@ -32,6 +32,7 @@ use tokio::sync::{oneshot, watch as watch_channel};
 use crate::identity::keys::Keys;
 use crate::wire::announce::Announcer;
 use crate::wire::audit::{Audit, Begun, now};
+use crate::wire::clock::ClockHandle;
 use crate::wire::exchange::RepairStats;
 use crate::wire::prove::Reports;
 
@@ -67,6 +68,7 @@ pub(crate) struct Control {
     pub(crate) announcer: Announcer,
     pub(crate) reports: watch_channel::Receiver<Reports>,
     pub(crate) repairs: Arc<RepairStats>,
+    pub(crate) clock: ClockHandle,
     pub(crate) audit: Audit,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ready: AtomicBool,
@@ -336,6 +338,7 @@ impl NodeApi for Control {
             data_dir: self.data_dir.display().to_string(),
             addresses: mesh.listening.iter().map(ToString::to_string).collect(),
             peers: mesh.peers.len(),
+            peers_remembered: mesh.remembered,
             alone: self.alone(),
             listings: stats.listings,
             tombstones: stats.tombstones,

@@ -10,7 +10,7 @@ use homehost_api::{ErrorKind, NodeApi as _};
 use homehost_dashboard::Token;
 use homehost_hosting::{HostingConfig, HostingHandle, RunAs};
 use homehost_mesh::{
-    DhtConfig, EnvelopeRules, MeshConfig, MeshHandle, Multiaddr, OperatorConfig, Role,
+    DhtConfig, EnvelopeRules, MeshConfig, MeshHandle, Multiaddr, OperatorConfig, PeersConfig, Role,
 };
 use homehost_protocol::NetworkName;
 use homehost_protocol::keys::DeviceKey;
@@ -27,9 +27,11 @@ use crate::identity::keys::Keys;
 use crate::place;
 use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
+use crate::wire::clock::ClockHandle;
 use crate::wire::definitions::DefinitionPort;
 use crate::wire::exchange::{Exchange, RepairStats};
 use crate::wire::forwards::Forwards;
+use crate::wire::memory::PeerPort;
 use crate::wire::own_keys::OwnKeys;
 use crate::wire::phone_book::PhoneBook;
 use crate::wire::prove::{Prover, Reports};
@@ -48,6 +50,10 @@ const MESH_PORTS: u16 = 20;
 
 /// Time that open work gets after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Time that the stores then get to close: a disk that does not answer must not
+/// keep the node from ending.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// Gossip that was handed to the mesh leaves within a few round trips.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -116,6 +122,9 @@ impl Daemon {
         let (dht_port, dht_writer, held) = DhtPort::open(replica.clone(), &network).await;
         tasks.spawn("dht-writer", dht_writer.run(tasks.shutdown()));
 
+        let (peer_port, peer_writer, peers) = PeerPort::open(ledger.clone(), &network).await;
+        tasks.spawn("peer-writer", peer_writer.run(tasks.shutdown()));
+
         let mut registry = Registry::default();
         let mesh_config = MeshConfig {
             key_seed: node_seed,
@@ -132,13 +141,16 @@ impl Daemon {
                 held,
             },
             operator: OperatorConfig::default(),
+            peers: PeersConfig { held: peers, keeper: Arc::new(peer_port) },
             agent: concat!("homehost/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)
             .map_err(|error| exit::mesh(&error))?;
 
         let hosting = start_hosting(&config.data_dir, &ledger, &tasks).await?;
+        let clock = ClockHandle::new();
         let announcement = Announcement {
+            clock: clock.clone(),
             network: network.clone(),
             keys: keys.watch(),
             ledger: ledger.clone(),
@@ -156,6 +168,7 @@ impl Daemon {
             mesh.clone(),
             directory.clone(),
             announcer.clone(),
+            clock.clone(),
             witness,
             repairs.clone(),
         );
@@ -172,6 +185,7 @@ impl Daemon {
         let forwards = Forwards { mesh: mesh.clone(), servers: hosting.servers() };
         tasks.spawn("forward-ports", forwards.run(tasks.shutdown()));
         let phone_book = PhoneBook {
+            clock: clock.clone(),
             mesh: mesh.clone(),
             directory: directory.clone(),
             ledger: ledger.clone(),
@@ -198,6 +212,7 @@ impl Daemon {
             announcer,
             reports,
             repairs,
+            clock,
             audit: Audit::new(ledger.clone()),
             registry: Arc::new(registry),
             ready: AtomicBool::new(false),
@@ -246,8 +261,14 @@ impl Daemon {
             tracing::warn!("some work was cut off after {} s", DRAIN.as_secs());
         }
         // Last: whatever drained may still have written.
-        self.replica.close().await;
-        self.ledger.close().await;
+        let close = async {
+            self.replica.close().await;
+            self.ledger.close().await;
+        };
+        if tokio::time::timeout(CLOSE, close).await.is_err() {
+            // Nothing that was acknowledged is lost by it.
+            tracing::warn!("the stores were not closed within {} s", CLOSE.as_secs());
+        }
         match self.tasks.failure() {
             None => Ok(()),
             Some(error) => Err(failure(

@@ -9,5 +9,6 @@ mod control;
 mod daemon;
 mod exit;
 mod identity;
+mod log_file;
 mod place;
 mod wire;

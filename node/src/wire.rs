@@ -3,10 +3,12 @@
 
 pub(crate) mod announce;
 pub(crate) mod audit;
+pub(crate) mod clock;
 pub(crate) mod definitions;
 pub(crate) mod exchange;
 pub(crate) mod forwards;
 pub(crate) mod join;
+pub(crate) mod memory;
 pub(crate) mod own_keys;
 pub(crate) mod phone_book;
 pub(crate) mod prove;

@@ -180,6 +180,14 @@ pub fn claimed_root(bytes: &[u8]) -> Option<RootId> {
     cbor::decode::<WireRecord>(envelope.payload).ok().map(|wire| wire.root)
 }
 
+/// Whose statement an envelope claims to be and when it claims to have been
+/// signed, without any check of the claim. `None` for bytes that validation
+/// would refuse anyway.
+pub fn claimed_issue(bytes: &[u8]) -> Option<(RootId, UnixMillis)> {
+    let envelope = Envelope::parse(bytes).ok()?;
+    cbor::decode::<WireRecord>(envelope.payload).ok().map(|wire| (wire.root, wire.issued))
+}
+
 enum Stop {
     Reject(RejectReason),
     Ignore(IgnoreReason),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use homehost_directory::reconcile::Snapshot;
 use homehost_mesh::{
-    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, OperatorConfig, PublishError,
-    Published, Role, start,
+    DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, OperatorConfig, PeersConfig,
+    PublishError, Published, Role, start,
 };
 use homehost_protocol::gossip::{Topic, encode_batches};
 use homehost_protocol::rpc::{HeldRecord, Request, Response, Set};
@@ -90,6 +90,7 @@ impl Peer {
             mdns: false,
             port_mapping: false,
             dht: DhtConfig::default(),
+            peers: PeersConfig::default(),
             operator: OperatorConfig::default(),
             agent: "homehost/0.1.0".into(),
         };

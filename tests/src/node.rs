@@ -68,6 +68,7 @@ pub struct Node<'a> {
     data_dir: PathBuf,
     bootstrap: Vec<String>,
     network: String,
+    env: Vec<(String, String)>,
     daemon: Option<Lines>,
     http: Option<(SocketAddr, String)>,
 }
@@ -80,6 +81,7 @@ impl<'a> Node<'a> {
             data_dir: test.folder().join(name),
             bootstrap: bootstrap.iter().map(|&address| address.to_owned()).collect(),
             network: test.network().to_owned(),
+            env: Vec::new(),
             daemon: None,
             http: None,
         }
@@ -105,6 +107,11 @@ impl<'a> Node<'a> {
         self.bootstrap = bootstrap.iter().map(|&address| address.to_owned()).collect();
     }
 
+    /// Gives its daemon an environment variable, for the next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// `homehost up` with everything on loopback.
     pub fn up_command(&self) -> Command {
         let mut command = self.command(&["up", "--no-mdns", "--http", "127.0.0.1:0"]);
@@ -113,6 +120,7 @@ impl<'a> Node<'a> {
         if !self.bootstrap.is_empty() {
             command.arg("--bootstrap").args(&self.bootstrap);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 

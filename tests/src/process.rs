@@ -15,6 +15,12 @@ pub enum Signal {
     Terminate,
     /// `kill -9`.
     Kill,
+    /// Stops it until [`Signal::Continue`], as a machine that sleeps does.
+    #[cfg(unix)]
+    Stop,
+    /// Lets it go on.
+    #[cfg(unix)]
+    Continue,
 }
 
 /// Sends a signal to a process; one that has gone is no error.
@@ -25,6 +31,8 @@ pub fn send(pid: u32, signal: Signal) {
         Signal::Interrupt => Unix::INT,
         Signal::Terminate => Unix::TERM,
         Signal::Kill => Unix::KILL,
+        Signal::Stop => Unix::STOP,
+        Signal::Continue => Unix::CONT,
     };
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     let _ = kill_process(pid, signal);
@@ -50,6 +58,13 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The session of a process: the id of the process that leads it.
+#[cfg(target_os = "linux")]
+pub fn session(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(3)?.parse().ok()
 }
 
 /// The user whose rights a process has.

@@ -10,7 +10,8 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use homehost_mesh::{
-    DhtConfig, MeshConfig, MeshEvent, MeshHandle, Multiaddr, OperatorConfig, Role, start,
+    DhtConfig, MeshConfig, MeshEvent, MeshHandle, Multiaddr, OperatorConfig, PeersConfig, Role,
+    start,
 };
 use homehost_protocol::NodeId;
 use homehost_runtime::Tasks;
@@ -107,6 +108,7 @@ impl Host {
             mdns: false,
             dht: DhtConfig::default(),
             operator: OperatorConfig::default(),
+            peers: PeersConfig::default(),
             port_mapping: false,
             agent: "test/1".into(),
         };

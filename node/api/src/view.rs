@@ -27,6 +27,9 @@ pub struct NodeStatus {
     pub addresses: Vec<String>,
     /// Connected peers.
     pub peers: usize,
+    /// Peers that it remembers over a restart, connected or not.
+    #[serde(default)]
+    pub peers_remembered: usize,
     /// A sentence when it has no peer.
     pub alone: Option<String>,
     /// Listings in the replica.

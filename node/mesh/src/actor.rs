@@ -9,6 +9,7 @@ mod clients;
 mod connections;
 mod dht;
 mod gossip;
+mod memory;
 mod network;
 mod px;
 mod relay;
@@ -34,6 +35,7 @@ use self::attest::Attests;
 use self::clients::Clients;
 use self::dht::Dht;
 pub(crate) use self::dht::DhtCommand;
+use self::memory::Memory;
 use self::network::Network;
 use self::px::Px;
 use self::relay::Reservations;
@@ -53,7 +55,7 @@ use crate::ports::task::{MeshPorts, PortFacts};
 use crate::standing::Standing;
 use crate::token_bucket::Budgets;
 use crate::unread::Unread;
-use crate::{MeshEvent, MeshStatus, Role, codec, scope};
+use crate::{MeshEvent, MeshStatus, PeersConfig, Role, codec, scope};
 
 /// Shortest time between two snapshots of the status: no reader needs more.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
@@ -87,6 +89,7 @@ pub(crate) struct Parts {
     /// Whether every listen address is loopback.
     pub(crate) local: bool,
     pub(crate) ports: (watch::Sender<MeshPorts>, watch::Receiver<PortFacts>),
+    pub(crate) remembered: PeersConfig,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -111,6 +114,7 @@ pub(crate) struct Actor {
     peers: Peers,
     joins: Joins<ConnectionId>,
     discovery: Discovery,
+    memory: Memory,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
     /// Messages of each peer that wait for a verdict.
@@ -141,6 +145,9 @@ pub(crate) struct Actor {
 impl Actor {
     pub(crate) fn new(parts: Parts) -> Self {
         let streams = parts.swarm.behaviour().streams.new_control();
+        let own = *parts.swarm.local_peer_id();
+        let memory = Memory::open(own, parts.network.clone(), parts.remembered);
+        let source = memory.source();
         Self {
             net: Network::new(streams, &parts.external, parts.ports, parts.local),
             role: parts.role,
@@ -160,7 +167,8 @@ impl Actor {
             bootstrap: parts.bootstrap.into_iter().map(routing::bootstrap).collect(),
             peers: Peers::default(),
             joins: Joins::default(),
-            discovery: Discovery::new(parts.role, Instant::now()),
+            discovery: Discovery::new(parts.role, source, Instant::now()),
+            memory,
             gossip_peers: BTreeSet::new(),
             unjudged: HashMap::new(),
             standing: Standing::default(),
@@ -201,7 +209,7 @@ impl Actor {
     /// When there is something to do by the clock.
     fn wake(&self, now: Instant) -> Instant {
         let mut wake = self.discovery.next(now).max(self.net.hold_until);
-        wake = wake.min(self.dht.next()).min(self.net.next(now));
+        wake = wake.min(self.dht.next()).min(self.net.next(now)).min(self.memory.next());
         if let Some(at) = self.clients.next() {
             wake = wake.min(at);
         }
@@ -222,6 +230,7 @@ impl Actor {
         self.forgive(now);
         self.tend_dht(now);
         self.tend_clients(now);
+        self.memory.tend();
         self.tend_network(now);
         if now >= self.net.hold_until {
             self.discover(now);
@@ -250,6 +259,7 @@ impl Actor {
             network: self.network_facts(),
             clients: self.clients.len(),
             joins: self.joins.times(),
+            remembered: self.memory.len(),
         }));
     }
 
@@ -344,6 +354,7 @@ impl Actor {
                 self.metrics.record(&event);
                 match event.result {
                     Ok(rtt) => {
+                        self.answers(&event.peer);
                         self.peers.pinged(&event.peer, rtt);
                         self.status_changed = true;
                     }
@@ -374,6 +385,8 @@ impl Actor {
     async fn stop(&mut self) {
         // What is said from now on is too late, so that this ends.
         self.inbox.close();
+        // Who is there now is whom the next start looks for first.
+        self.memory.save();
         let mut asked = false;
         while let Ok(command) = self.inbox.try_recv() {
             asked = true;

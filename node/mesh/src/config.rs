@@ -1,6 +1,7 @@
 //! What a mesh is started with. Plain data; nothing here reads a file.
 
 use std::fmt;
+use std::sync::Arc;
 
 use homehost_protocol::NetworkName;
 use libp2p::Multiaddr;
@@ -34,6 +35,40 @@ impl fmt::Display for Role {
             Self::Host => "host",
             Self::Bootstrap => "bootstrap",
         })
+    }
+}
+
+/// Is told whom the mesh wants to remember over a restart.
+///
+/// Called on the mesh's own task, every few minutes at most but for a burst
+/// after the start, so it must not wait.
+pub trait PeerKeeper: Send + Sync {
+    /// From now on this is all that is to be remembered: some 20 kB, which
+    /// only the mesh itself reads.
+    fn keep(&self, peers: Vec<u8>);
+}
+
+/// Remembers nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPeerKeeper;
+
+impl PeerKeeper for NoPeerKeeper {
+    fn keep(&self, _: Vec<u8>) {}
+}
+
+/// What a node knows of its peers from before.
+#[derive(Clone)]
+pub struct PeersConfig {
+    /// What the keeper was told last, before the restart. When it cannot be
+    /// read, or is of another network, the mesh begins without.
+    pub held: Option<Vec<u8>>,
+    /// Is told what to remember.
+    pub keeper: Arc<dyn PeerKeeper>,
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self { held: None, keeper: Arc::new(NoPeerKeeper) }
     }
 }
 
@@ -71,6 +106,8 @@ pub struct MeshConfig {
     /// What the DHT may keep here. A bootstrap node keeps nothing whatever this
     /// says.
     pub dht: DhtConfig,
+    /// Whom this node remembers from before.
+    pub peers: PeersConfig,
     /// What whoever runs a bootstrap node has set.
     pub operator: OperatorConfig,
     /// Program and version, as in `homehost/0.1.0`; peers see it.

@@ -152,6 +152,16 @@ impl DialRules {
         self.state().hold(address, Holder::Mdns(peer), now);
     }
 
+    /// A peer was here before the restart, as an authenticated connection
+    /// showed. It may be looked for for a while.
+    pub(crate) fn remembered(&self, peer: PeerId, address: &Multiaddr, now: Instant) {
+        let mut state = self.state();
+        state.hold(address, Holder::Memory(peer), now);
+        if let Some(place) = Place::of(address) {
+            state.near.leave(Some(place), Holder::Memory(peer), now);
+        }
+    }
+
     /// mDNS no longer hears of a peer.
     pub(crate) fn lost(&self, peer: PeerId, address: &Multiaddr, now: Instant) {
         if let Some(place) = Place::of(address) {

@@ -32,6 +32,7 @@ mod metrics;
 mod near;
 mod node_id;
 mod outbox;
+mod peer_cache;
 mod peers;
 mod ports;
 mod px;
@@ -54,7 +55,7 @@ mod unread;
 
 pub use libp2p::Multiaddr;
 
-pub use config::{MeshConfig, OperatorConfig, Role};
+pub use config::{MeshConfig, NoPeerKeeper, OperatorConfig, PeerKeeper, PeersConfig, Role};
 pub use dht::{
     DhtAnswer, DhtConfig, DhtError, DhtFacts, DhtKeeper, DhtRefusal, DhtRules, DhtVote,
     EnvelopeRules, NoKeeper, NoRules,

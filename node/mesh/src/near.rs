@@ -55,6 +55,8 @@ pub(crate) enum Holder {
     Link(ConnectionId),
     /// mDNS found this peer there.
     Mdns(PeerId),
+    /// This peer was there before the restart.
+    Memory(PeerId),
 }
 
 #[derive(Debug)]
@@ -117,9 +119,9 @@ impl NearPlaces {
             return true;
         }
         let left = self.grants.iter().filter_map(|(place, grant)| Some((grant.left?, *place)));
-        let by_mdns = |grant: &Grant| grant.holders.iter().all(|h| matches!(h, Holder::Mdns(_)));
+        let by_mdns = |grant: &Grant| grant.holders.iter().all(|h| !matches!(h, Holder::Link(_)));
         let victim = left.min().map(|(_, place)| place).or_else(|| match holder {
-            Holder::Mdns(_) => None,
+            Holder::Mdns(_) | Holder::Memory(_) => None,
             Holder::Link(_) => {
                 self.grants.iter().find(|(_, grant)| by_mdns(grant)).map(|(place, _)| *place)
             }

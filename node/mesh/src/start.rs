@@ -148,6 +148,7 @@ pub fn start(
         external: config.external,
         local,
         ports: (mesh_ports, forwarded),
+        remembered: config.peers,
         shutdown: tasks.shutdown(),
     });
     tasks.spawn("mesh", actor.run());

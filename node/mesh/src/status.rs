@@ -21,6 +21,8 @@ pub struct MeshStatus {
     pub gossip_peers: usize,
     /// Our own place in the network.
     pub network: NetworkFacts,
+    /// Peers that are remembered over a restart, connected or not.
+    pub remembered: usize,
     /// Connected clients, who only search.
     pub clients: usize,
     /// How long the last peers that came took to join.

@@ -86,4 +86,13 @@ mod tests {
         let drained = async { assert!(task.await.expect("the task ran").is_none()) };
         assert!(!shutdown.handle().drain(drained, Duration::from_millis(20)).await);
     }
+
+    #[tokio::test]
+    async fn what_cannot_even_be_cut_is_left_behind() {
+        let stuck = std::future::pending::<()>();
+        let handle = Shutdown::default().handle();
+        let drain = handle.drain(stuck, Duration::from_millis(20));
+        let drained = tokio::time::timeout(Duration::from_secs(30), drain).await;
+        assert!(!drained.expect("it ends all the same"));
+    }
 }

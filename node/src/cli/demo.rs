@@ -51,7 +51,7 @@ pub(crate) async fn run(output: &Output) -> Result<(), Failure> {
     let mut fleet = Fleet::new()?;
     let result = tokio::select! {
         result = show(&mut fleet, game, output) => result,
-        () = signals.next() => Ok(()),
+        _ = signals.next() => Ok(()),
         () = output.reader_gone() => Ok(()),
     };
     if !output.is_json() {

@@ -4,6 +4,17 @@ use homehost_api::ErrorKind;
 
 use crate::exit::{Failure, failure};
 
+/// What is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The node alone: its games go on.
+    Node,
+    /// The machine, and the games with it. Only Windows tells; elsewhere the
+    /// service manager stops the games first (docs/hosts.md).
+    #[cfg_attr(unix, expect(dead_code, reason = "a signal does not say why"))]
+    Machine,
+}
+
 /// Ctrl-C, and everything else that would end the process unheard.
 pub(crate) struct Signals {
     #[cfg(unix)]
@@ -49,12 +60,13 @@ impl Signals {
     /// # Cancel safety
     /// May be dropped and called again.
     #[cfg(unix)]
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Ending {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
         }
+        Ending::Node
     }
 
     /// Resolves at the next one.
@@ -62,12 +74,12 @@ impl Signals {
     /// # Cancel safety
     /// May be dropped and called again.
     #[cfg(windows)]
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Ending {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = self.close.recv() => {}
-            _ = self.logoff.recv() => {}
-            _ = self.shutdown.recv() => {}
+            _ = tokio::signal::ctrl_c() => Ending::Node,
+            _ = self.close.recv() => Ending::Node,
+            _ = self.logoff.recv() => Ending::Node,
+            _ = self.shutdown.recv() => Ending::Machine,
         }
     }
 }

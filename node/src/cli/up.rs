@@ -1,21 +1,23 @@
-//! `homehost up`: the daemon in the foreground.
+//! `homehost up`: the daemon, in the foreground or (`detach.rs`) without a terminal.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use homehost_api::{NodeApi as _, NodeStatus};
+use homehost_api::{Action, ActionRequest, NodeApi as _, NodeStatus, Principal};
 use homehost_mesh::Multiaddr;
 use homehost_protocol::NetworkName;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use super::signals::Signals;
-use super::{Output, usage};
+use super::signals::{Ending, Signals};
+use super::{Output, detach, usage};
 use crate::control::{ALONE, Stop, count, going_on};
 use crate::daemon::{Daemon, UpConfig};
 use crate::exit::Failure;
+use crate::log_file::LogFile;
 use crate::place;
 
 /// Environment variable that says what is logged.
@@ -54,18 +56,37 @@ pub(crate) struct UpArgs {
     /// Do not ask the router to forward ports (UPnP, NAT-PMP, PCP)
     #[arg(long)]
     no_port_mapping: bool,
+    /// Start it in the background, and return when it is up; its log is in the data folder
+    #[arg(long)]
+    detach: bool,
+    /// The other side of --detach
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    detached: bool,
 }
 
 /// What `up --json` prints once the node is up.
-#[derive(Serialize)]
-struct Up {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Up {
     api: String,
     token_file: String,
+    /// Where the log is, of a daemon without a terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<String>,
     status: NodeStatus,
 }
 
 pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Result<(), Failure> {
-    start_logging();
+    if args.detach {
+        // Here is the terminal in which to show the recovery phrase.
+        super::id::welcome(&data_dir, output)?;
+        return detach::start(&data_dir, output).await;
+    }
+    if args.detached {
+        start_logging_to(LogFile::of(&data_dir));
+        detach::leave_terminal();
+    } else {
+        start_logging();
+    }
     let network = match args.network {
         Some(name) => Some(
             name.parse::<NetworkName>().map_err(|error| usage(format!("--network: {error}")))?,
@@ -86,19 +107,22 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
     let mut signals = Signals::new()?;
     let daemon = tokio::select! {
         daemon = Daemon::start(config) => daemon?,
-        () = signals.next() => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
-    introduce(&daemon, &data_dir, output).await?;
+    introduce(&up(&daemon, &data_dir).await?, output);
     let stop = tokio::select! {
         stop = daemon.stopped() => stop,
-        () = signals.next() => Stop::LeaveGames,
+        ending = signals.next() => match ending {
+            Ending::Node => Stop::LeaveGames,
+            Ending::Machine => stop_games(&daemon).await,
+        },
         never = watch_mesh(&daemon, output) => never,
     };
     let games = daemon.games_left().await;
     tokio::select! {
         result = daemon.shut_down(stop) => result?,
         // Asked twice: now.
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     if !output.is_json() {
         if games > 0 {
@@ -110,10 +134,34 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
     Ok(())
 }
 
+/// The machine is going down: what `down --games` does.
+async fn stop_games(daemon: &Daemon) -> Stop {
+    let request = ActionRequest { key: None, action: Action::NodeStop { games: true } };
+    match daemon.control.act(request, Principal::LocalOwner).await {
+        Ok(_) => Stop::GamesStopped,
+        Err(error) => {
+            tracing::error!("{}", error.message);
+            Stop::LeaveGames
+        }
+    }
+}
+
+fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT))
+}
+
+/// Logs go to a file: there is nobody to read them now.
+fn start_logging_to(file: LogFile) {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(log_filter())
+        .with_writer(Mutex::new(file))
+        .with_ansi(false)
+        .try_init();
+}
+
 /// Logs go to standard error: what is printed on standard output is the answer.
 pub(crate) fn start_logging() {
-    let filter =
-        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let filter = log_filter();
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A second start in one process keeps the first.
     let _ = tracing_subscriber::fmt()
@@ -123,18 +171,21 @@ pub(crate) fn start_logging() {
         .try_init();
 }
 
-async fn introduce(
-    daemon: &Daemon,
-    data_dir: &std::path::Path,
-    out: &Output,
-) -> Result<(), Failure> {
-    let status = daemon.control.status().await?;
-    let api = format!("http://localhost:{}", daemon.http.port());
-    let token_file = place::token_file(data_dir).display().to_string();
+async fn up(daemon: &Daemon, data_dir: &Path) -> Result<Up, Failure> {
+    Ok(Up {
+        api: format!("http://localhost:{}", daemon.http.port()),
+        token_file: place::token_file(data_dir).display().to_string(),
+        log: None,
+        status: daemon.control.status().await?,
+    })
+}
+
+/// Says that a node is up, and where.
+pub(crate) fn introduce(up: &Up, out: &Output) {
     if out.is_json() {
-        out.json_line(&Up { api, token_file, status });
-        return Ok(());
+        return out.json_line(up);
     }
+    let Up { api, token_file, log, status } = up;
     out.line(&format!("homehost {} is up on the network {:?}", status.version, status.network));
     let listens = if status.addresses.is_empty() {
         "nowhere yet".into()
@@ -142,11 +193,14 @@ async fn introduce(
         status.addresses.join("\n")
     };
     let mut fields = vec![
-        ("node", status.node),
+        ("node", status.node.clone()),
         ("listens", listens),
         ("api", format!("{api} (token in {token_file})")),
-        ("folder", status.data_dir),
+        ("folder", status.data_dir.clone()),
     ];
+    if let Some(log) = log {
+        fields.push(("log", log.clone()));
+    }
     if status.servers > 0 {
         let servers = format!("{} of {} running", status.servers_running, status.servers);
         fields.push(("servers", servers));
@@ -155,7 +209,6 @@ async fn introduce(
         fields.push(("attention", status.attention.join("\n")));
     }
     out.line(super::output::fields(&fields).trim_end());
-    Ok(())
 }
 
 /// Tells a person when the node has found others, and when it is alone.

@@ -304,7 +304,7 @@ pub(crate) fn alternatives(list: &[String]) -> String {
 pub(crate) fn status(status: &NodeStatus) -> String {
     let peers = match &status.alone {
         Some(alone) => alone.clone(),
-        None => count(status.peers, "peer"),
+        None => format!("{}; {} remembered", count(status.peers, "peer"), status.peers_remembered),
     };
     let refused: Vec<String> =
         status.refused.iter().map(|(reason, n)| format!("{n} {reason}")).collect();

@@ -87,7 +87,8 @@ impl Control {
             _ => None,
         };
         let conflict = self.keys.conflict().map(|fork| fork.advice().to_owned());
-        [conflict, view.ended, phrase].into_iter().flatten().collect()
+        let clock = self.clock.attention();
+        [conflict, view.ended, clock, phrase].into_iter().flatten().collect()
     }
 
     /// Does what changes keys.

@@ -26,6 +26,7 @@ use homehost_runtime::{Shutdown, wall_ms};
 use homehost_store::{Batch, Ledger, Row, StoreError, Table};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::clock::ClockHandle;
 use super::join::{join_addresses, own_ips};
 use crate::identity::keys::{OwnChain, SignerState, Signing};
 
@@ -104,6 +105,7 @@ impl Announcer {
 
 /// Everything that announcing needs.
 pub(crate) struct Announcement {
+    pub(crate) clock: ClockHandle,
     pub(crate) network: NetworkName,
     pub(crate) keys: watch::Receiver<Arc<SignerState>>,
     pub(crate) ledger: Ledger,
@@ -137,6 +139,7 @@ impl Announcement {
             problems: problems_in,
             reach: BTreeMap::new(),
             said: said.clone(),
+            jumps: 0,
         };
         Ok((Announcer { told, speaking, problems, said }, task))
     }
@@ -214,6 +217,8 @@ pub(crate) struct AnnounceTask {
     /// Who reached our servers, as it was said last, and its record.
     reach: BTreeMap<ServerId, (ReachAttest, Option<Vec<u8>>)>,
     said: Arc<Notify>,
+    /// Jumps of the clock after which everything was said anew.
+    jumps: u64,
 }
 
 impl AnnounceTask {
@@ -266,6 +271,12 @@ impl AnnounceTask {
     }
 
     async fn tick(&mut self) {
+        let jumps = self.parts.clock.jumps();
+        if std::mem::replace(&mut self.jumps, jumps) != jumps {
+            // What was said is dated by a clock that was wrong, or long ago.
+            self.publisher.rejoined();
+            self.chain.rejoined();
+        }
         self.keep_chain().await;
         let chain = self.chain.due();
         if let Signing::Ended { why } = &self.state.signing {
@@ -405,7 +416,7 @@ impl AnnounceTask {
         let key = self.parts.key(row);
         let now = wall_ms();
         // On disk before it is used: a number must never serve two bodies.
-        let seq = ledger.next_seq(&key, now).await?;
+        let seq = self.parts.clock.next_seq(ledger, &key, now).await?;
         let envelope = signer.sign(&record, seq, UnixMillis(now))?;
         if matches!(proposal, Proposal::Listing(..)) {
             ledger.commit(Batch::new().put(Table::OwnRecords, key, envelope.clone())).await?;

@@ -14,7 +14,7 @@ use homehost_directory::{
 };
 use homehost_mesh::{DhtAnswer, GossipVerdict, MeshEvent, MeshHandle, Misdeed, ReplyToken};
 use homehost_protocol::dht::DhtKey;
-use homehost_protocol::gossip::decode_batch;
+use homehost_protocol::gossip::{Topic, decode_batch};
 use homehost_protocol::limits::RPC_CHAINS_MAX;
 use homehost_protocol::rpc::{HeldRecord, Request, Response, Set};
 use homehost_protocol::{NodeId, RootId, Scope, ServerId, UnixMillis};
@@ -22,6 +22,7 @@ use homehost_runtime::{Shutdown, wall_ms};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use super::announce::Announcer;
+use super::clock::ClockHandle;
 use super::join::ip_of;
 use super::phone_book::take_in;
 use super::witness::Witness;
@@ -58,6 +59,7 @@ pub(crate) struct Exchange {
     mesh: MeshHandle,
     directory: DirectoryHandle,
     announcer: Announcer,
+    clock: ClockHandle,
     witness: Witness,
     fetches: Arc<Semaphore>,
     seeks: Arc<Semaphore>,
@@ -82,6 +84,7 @@ impl Exchange {
         mesh: MeshHandle,
         directory: DirectoryHandle,
         announcer: Announcer,
+        clock: ClockHandle,
         witness: Witness,
         stats: Arc<RepairStats>,
     ) -> Self {
@@ -90,6 +93,7 @@ impl Exchange {
             mesh,
             directory,
             announcer,
+            clock,
             witness,
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             seeks: Arc::new(Semaphore::new(SEEKS_MAX)),
@@ -162,8 +166,8 @@ impl Exchange {
 
     async fn handle(&mut self, event: MeshEvent) {
         match event {
-            MeshEvent::Gossip { from, message, token, .. } => {
-                let verdict = self.gossip(from, &message).await;
+            MeshEvent::Gossip { from, topic, message, token } => {
+                let verdict = self.gossip(from, topic, &message).await;
                 self.mesh.judge(token, verdict).await;
             }
             MeshEvent::Request { from, request, on_link, reply, .. } => {
@@ -194,8 +198,11 @@ impl Exchange {
         }
     }
 
-    async fn gossip(&mut self, from: NodeId, message: &[u8]) -> GossipVerdict {
+    async fn gossip(&mut self, from: NodeId, topic: Topic, message: &[u8]) -> GossipVerdict {
         let Ok(envelopes) = decode_batch(message) else { return GossipVerdict::Reject };
+        if topic == Topic::Presence {
+            self.clock.presences(&envelopes, self.witness.network(), &self.directory.keys());
+        }
         let Ok((judgement, heard)) = self.directory.admit_gossip(from, envelopes).await else {
             return GossipVerdict::Ignore;
         };

@@ -20,6 +20,7 @@ use homehost_runtime::{Shutdown, wall_ms};
 use homehost_store::{Ledger, Table};
 use tokio::sync::{Notify, watch};
 
+use super::clock::ClockHandle;
 use super::join::ip_of;
 use crate::identity::keys::SignerState;
 
@@ -37,6 +38,7 @@ const OWN_RECORDS_MAX: usize = 1024;
 
 /// Keeps this node's records in the DHT.
 pub(crate) struct PhoneBook {
+    pub(crate) clock: ClockHandle,
     pub(crate) mesh: MeshHandle,
     pub(crate) directory: DirectoryHandle,
     pub(crate) ledger: Ledger,
@@ -154,7 +156,7 @@ impl PhoneBook {
         }
         let key = [self.network.as_str().as_bytes(), b"/host"].concat();
         let now = wall_ms();
-        let seq = self.ledger.next_seq(&key, now).await?;
+        let seq = self.clock.next_seq(&self.ledger, &key, now).await?;
         let record = Record::HostAnnouncement(HostAnnouncement {
             node: NodeId(self.node.public().0),
             addresses: addresses.clone(),

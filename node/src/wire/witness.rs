@@ -40,6 +40,11 @@ impl Witness {
         Self { mesh, network, node, pace: Arc::default(), permits }
     }
 
+    /// The network for which it signs.
+    pub(crate) fn network(&self) -> &NetworkName {
+        &self.network
+    }
+
     /// A host asks; `address` is where we see it.
     pub(crate) fn asked(
         &self,

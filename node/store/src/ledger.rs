@@ -121,8 +121,17 @@ enum Command {
     Get { table: Table, key: Vec<u8>, reply: Reply<Option<Vec<u8>>> },
     Scan { scan: Scan, reply: Reply<Vec<Row>> },
     Commit { batch: Batch, reply: Reply<()> },
-    NextSeq { key: Vec<u8>, now_ms: u64, reply: Reply<u64> },
+    NextSeq { key: Vec<u8>, now_ms: u64, begin: Begin, reply: Reply<u64> },
     Close { reply: Reply<()> },
+}
+
+/// Where a sequence goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// After its last number.
+    Last,
+    /// At the clock.
+    Clock,
 }
 
 #[derive(Clone, Debug)]
@@ -241,7 +250,20 @@ impl Ledger {
     /// A number that nobody waits for any more is skipped.
     pub async fn next_seq(&self, key: &[u8], now_ms: u64) -> Result<u64, StoreError> {
         let key = key.to_vec();
-        self.ask(|reply| Command::NextSeq { key, now_ms, reply }).await
+        self.ask(|reply| Command::NextSeq { key, now_ms, begin: Begin::Last, reply }).await
+    }
+
+    /// Gives up the numbers of `key` that are beyond `now_ms`, which is returned
+    /// as the next one. Only for numbers that nobody has taken.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    ///
+    /// # Cancel safety
+    /// As [`Ledger::next_seq`].
+    pub async fn restart_seq(&self, key: &[u8], now_ms: u64) -> Result<u64, StoreError> {
+        let key = key.to_vec();
+        self.ask(|reply| Command::NextSeq { key, now_ms, begin: Begin::Clock, reply }).await
     }
 
     /// Does what was sent before, then closes the database, so that the next

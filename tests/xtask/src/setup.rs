@@ -46,6 +46,11 @@ const NEEDS: &[Need] = &[
         is_there: || works("mount", &["--version"]),
     },
     Need {
+        package: "faketime",
+        what: "a machine whose clock is wrong",
+        is_there: || works("faketime", &["--version"]),
+    },
+    Need {
         package: "dpkg",
         what: "unpacking a game server",
         is_there: || works("dpkg", &["--version"]),

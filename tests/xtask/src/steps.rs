@@ -19,7 +19,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "test", about: "unit tests, documentation, whole nodes", run: test },
     Step { name: "games", about: "real game servers", run: games },
     Step { name: "interop", about: "js-libp2p as a friend and as a foe", run: interop },
-    Step { name: "machine", about: "full and read-only disks", run: machine },
+    Step { name: "machine", about: "full and read-only disks, a wrong clock", run: machine },
     Step { name: "windows", about: "everything compiles for Windows", run: windows },
     Step { name: "doc", about: "the documentation builds", run: doc },
 ];

@@ -205,7 +205,8 @@ impl Directory {
         }
         let mut outputs = Vec::new();
         // Replays are many and cheap to send; a signature is dear to check.
-        let is_old = |header: &Header, record: &Record| self.is_old(header, record, source);
+        let is_old =
+            |header: &Header, record: &Record| self.is_old(header, record, source, now.wall);
         let verdict = validate_unless(bytes, &self.network, &self.chains, now.wall, &is_old);
         let result = match verdict {
             Verdict::Accept(validated) => {
@@ -241,7 +242,7 @@ impl Directory {
     /// Nobody is blamed for such a record, so a forger who makes up old ones goes
     /// unblamed. That wins nothing: the same refusal can be had with a true old
     /// record, nothing of it is kept or passed on, and it costs no signature.
-    fn is_old(&self, header: &Header, record: &Record, source: Source) -> bool {
+    fn is_old(&self, header: &Header, record: &Record, source: Source, now: UnixMillis) -> bool {
         let stands = match record {
             Record::ServerListing(listing) if self.check_scope(listing, source).is_ok() => {
                 self.rows.get(&listing.id(&header.root)).map(|row| row.header.order())
@@ -256,7 +257,10 @@ impl Directory {
             }
             _ => None,
         };
-        stands.is_some_and(|order| header.order() < order)
+        // One of the future is no judge of the present; see `standing`.
+        stands.is_some_and(|order| {
+            header.order() < order && UnixMillis(order.1) <= now.plus(AHEAD_MAX)
+        })
     }
 
     /// A record that is held has come again: no signature is checked twice.
@@ -329,7 +333,7 @@ impl Directory {
         let live_listings = self.live_listings;
         let rows = self.rows.len();
         if let Some(row) = self.rows.get_mut(&id) {
-            standing((row.header.order(), row.rec_id), (header.order(), validated.id))?;
+            standing((row.header.order(), row.rec_id), (header.order(), validated.id), now.wall)?;
             // Who only switches a server on and off is slowed down when it is
             // switched on.
             let ends = listing.is_withdrawn() && !row.withdrawn;
@@ -402,7 +406,7 @@ impl Directory {
         let mut pace = Bucket::full(PRESENCE_PACE, now.mono);
         match self.presences.get_mut(&device) {
             Some(before) => {
-                standing((before.order, before.rec_id), (order, validated.id))?;
+                standing((before.order, before.rec_id), (order, validated.id), now.wall)?;
                 if !before.pace.take(PRESENCE_PACE, now.mono) && source != Source::Own {
                     return Err(Refusal::Pace);
                 }
@@ -642,11 +646,17 @@ const STRANGERS_MAX: usize = 1024;
 pub(super) const DISK: Source = Source::Peer { on_link: false, age: None };
 
 /// Whether a record replaces the one that stands: the higher order does, and of
-/// two with one order the lower id.
+/// two with one order the lower id. One that is of the future came in while this
+/// machine's clock was wrong, and stands in nobody's way.
 pub(super) fn standing(
     (old, old_id): ((u16, u64), RecId),
     (new, new_id): ((u16, u64), RecId),
+    now: UnixMillis,
 ) -> Result<(), Refusal> {
+    let of_the_future = |(_, seq)| UnixMillis(seq) > now.plus(AHEAD_MAX);
+    if of_the_future(old) && old.0 == new.0 && new_id != old_id {
+        return Ok(());
+    }
     match new.cmp(&old) {
         Ordering::Less => Err(Refusal::Old),
         Ordering::Equal if new_id == old_id => Err(Refusal::Known),

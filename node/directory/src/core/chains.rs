@@ -11,8 +11,8 @@ use homehost_protocol::chain::Relation;
 use homehost_protocol::validate::KeyState;
 use homehost_protocol::{Chain, KeyChains, RecId, RootId, UnixMillis};
 
-use super::Refusal;
 use super::pace::{Bucket, Pace};
+use super::{Moment, Refusal};
 
 /// Chains kept of roots whose rows are not here and that were only born. They
 /// help who lost a disk to find their root; the oldest go first.
@@ -82,7 +82,7 @@ impl ChainBook {
         &mut self,
         mut new: HeldChain,
         own: bool,
-        now: Duration,
+        now: Moment,
     ) -> Result<Learned, Refusal> {
         let root = new.chain.root();
         let Some(keys) = self.held.get_mut(&root) else {
@@ -103,8 +103,9 @@ impl ChainBook {
                 super::admission::standing(
                     ((0, standing.seq), standing.rec_id),
                     ((0, new.seq), new.rec_id),
+                    now.wall,
                 )?;
-                if !standing.pace.take(CHAIN_PACE, now) && !own {
+                if !standing.pace.take(CHAIN_PACE, now.mono) && !own {
                     return Err(Refusal::Pace);
                 }
                 new.pace = standing.pace;
@@ -129,7 +130,7 @@ impl ChainBook {
             Relation::Conflict => {
                 // Of many rivals, each lower than the one before, only a few
                 // are worth passing on.
-                if keys.rival.is_some() && !keys.standing.pace.take(CHAIN_PACE, now) && !own {
+                if keys.rival.is_some() && !keys.standing.pace.take(CHAIN_PACE, now.mono) && !own {
                     return Err(Refusal::Pace);
                 }
                 keys.rival = Some(new);

@@ -51,7 +51,7 @@ impl Directory {
             heard: super::admission::heard_at(source, validated.header.issued, now),
             pace: Bucket::full(CHAIN_PACE, now.mono),
         };
-        let learned = self.chains.learn(new, source == Source::Own, now.mono)?;
+        let learned = self.chains.learn(new, source == Source::Own, now)?;
         for id in &before {
             self.ids.remove(id);
         }

@@ -134,6 +134,7 @@ impl Directory {
             super::admission::standing(
                 (before.header.order(), before.rec_id),
                 (validated.header.order(), validated.id),
+                now.wall,
             )?;
             if !before.pace.take(REACH_PACE, now.mono) && !own {
                 return Err(Refusal::Pace);

@@ -258,6 +258,25 @@ fn rows_of_another_network_and_of_a_wrong_clock_stay_on_disk() {
 }
 
 #[test]
+fn what_came_in_while_the_clock_was_ahead_stands_in_nobody_s_way() {
+    let day = 86_400;
+    let mut directory = directory();
+    for bytes in [sign(1, listing(1), day), presence(1, &[(1, Some(1))], day)] {
+        let admission = directory.admit(&bytes, Source::Own, moment(day)).0;
+        assert!(!matches!(admission, Admission::Refused(_)), "{admission:?}");
+    }
+    // The clock is set right; the other one goes on.
+    let right = Moment { wall: moment(10).wall, mono: moment(day + 10).mono };
+    for bytes in [sign(1, listing(1), 10), presence(1, &[(1, Some(2))], 10)] {
+        let admission = directory.admit(&bytes, Source::Gossip, right).0;
+        assert!(!matches!(admission, Admission::Refused(_)), "{admission:?}");
+    }
+    let late = Moment { wall: moment(20).wall, mono: moment(day + 20).mono };
+    let again = directory.admit(&sign(1, listing(1), 9), Source::Gossip, late).0;
+    assert_eq!(again, Admission::Refused(Refusal::Old), "they are in order again");
+}
+
+#[test]
 fn a_dead_row_is_dead_after_a_restart_too() {
     let mut before = directory();
     before.admit(&sign(1, listing(1), 0), Source::Gossip, moment(0));

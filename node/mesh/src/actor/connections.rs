@@ -48,6 +48,7 @@ impl Actor {
         for old in self.peers.left_behind(&peer, connection) {
             self.swarm.close_connection(old);
         }
+        self.answers(&peer);
     }
 
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: ConnectionId) {
@@ -56,6 +57,7 @@ impl Actor {
         self.joins.left(connection);
         if let Some(node) = self.peers.closed(peer, connection) {
             tracing::debug!(%node, "peer left");
+            self.memory.left(node);
             self.outbox.keep(MeshEvent::PeerLeft { node });
             self.counted();
         }
@@ -107,6 +109,7 @@ impl Actor {
             Introduced::Again => self.status_changed = true,
             Introduced::Gone => {}
         }
+        self.remember(&peer);
     }
 
     /// The number of peers has changed.
@@ -148,6 +151,7 @@ impl Actor {
     fn refuse(&mut self, peer: PeerId, why: Unwanted) {
         tracing::debug!(%peer, ?why, "peer is left");
         self.metrics.left(why);
+        self.forget(&peer);
         let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.remove_peer(&peer);
         // This also closes its connections.
@@ -212,6 +216,7 @@ impl Actor {
             && matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. })
         {
             self.unreachable(peer);
+            self.not_there(&peer);
         }
     }
 }

@@ -467,7 +467,7 @@ impl Actor {
         }
         let local = KBucketKey::from(*self.swarm.local_peer_id());
         let behaviour = self.swarm.behaviour_mut();
-        let mut needed: BTreeSet<PeerId> = BTreeSet::new();
+        let mut needed: BTreeSet<PeerId> = self.memory.anchors().collect();
         if let Some(gossip) = behaviour.gossip.as_ref() {
             needed.extend(gossip.all_mesh_peers());
         }

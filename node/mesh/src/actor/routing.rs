@@ -217,6 +217,8 @@ impl Actor {
                     self.walk();
                     self.ask_px_again(now);
                 }
+                Step::DialAnchors => self.dial_anchors(),
+                Step::DialRemembered { most } => self.dial_remembered(most),
             }
         }
     }
@@ -241,6 +243,11 @@ impl Actor {
                 *at = Some(peer);
             }
         }
+    }
+
+    /// Whether a peer is one whom a person named.
+    pub(super) fn is_bootstrap(&self, peer: &PeerId) -> bool {
+        self.bootstrap.iter().any(|(_, at)| at.as_ref() == Some(peer))
     }
 
     fn dial_known(&mut self) {

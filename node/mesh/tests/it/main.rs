@@ -7,6 +7,7 @@ mod attest;
 mod clients;
 mod dht;
 mod loopback;
+mod memory;
 mod node;
 mod px;
 mod slow;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use homehost_mesh::{
     DhtConfig, GossipVerdict, MeshConfig, MeshEvent, MeshHandle, MeshStatus, Multiaddr,
-    OperatorConfig, Role, start,
+    OperatorConfig, PeersConfig, Role, start,
 };
 use homehost_protocol::NodeId;
 use homehost_runtime::Tasks;
@@ -42,6 +42,7 @@ pub(crate) fn config(seed: u8, role: Role, bootstrap: &[Multiaddr]) -> MeshConfi
         mdns: false,
         port_mapping: false,
         dht: DhtConfig::default(),
+        peers: PeersConfig::default(),
         operator: OperatorConfig::default(),
         agent: "test/1".into(),
     }

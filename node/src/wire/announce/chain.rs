@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use homehost_directory::{Admission, Refusal, Source};
 use homehost_protocol::chain::KeyChain;
+use homehost_protocol::limits::AHEAD_MAX;
 use homehost_protocol::validate::NoChains;
 use homehost_protocol::{Record, UnixMillis, Verdict, validate};
 use homehost_runtime::wall_ms;
@@ -86,7 +87,10 @@ impl AnnounceTask {
         let now = UnixMillis(wall_ms());
         let stands = self.chain.said.as_ref().is_some_and(|said| said.body == body);
         let issued = self.chain.said.as_ref().map(|said| said.issued);
-        let old = issued.is_none_or(|issued| now.since(issued) >= RENEW);
+        let old = issued.is_none_or(|issued| {
+            // One that was dated by a clock that was ahead is heard by nobody.
+            now.since(issued) >= RENEW || issued > now.plus(AHEAD_MAX)
+        });
         let revoked = self.state.chain.operating_key().is_none();
         // Nobody can sign it anew after a revocation.
         if stands && (!old || revoked) {
@@ -120,7 +124,7 @@ impl AnnounceTask {
         let key = self.parts.key(CHAIN_ROW);
         let envelope = match (self.state.carrier(), &self.state.revocation) {
             (Some(signer), _) => {
-                let seq = self.parts.ledger.next_seq(&key, now.0).await?;
+                let seq = self.parts.clock.next_seq(&self.parts.ledger, &key, now.0).await?;
                 signer.sign(&Record::KeyChain(body.clone()), seq, now)?
             }
             (None, Some(record)) => match validate(record, &self.parts.network, &NoChains, now) {

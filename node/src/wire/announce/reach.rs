@@ -36,7 +36,7 @@ impl AnnounceTask {
         let key = self.parts.key(&[b"reach/", id.as_ref()].concat());
         let signer = self.state.signer().context("this machine does not sign")?;
         let now = wall_ms();
-        let seq = self.parts.ledger.next_seq(&key, now).await?;
+        let seq = self.parts.clock.next_seq(&self.parts.ledger, &key, now).await?;
         let envelope = signer.sign(&Record::ReachAttest(reach), seq, UnixMillis(now))?;
         self.parts.directory.admit(vec![(envelope.clone(), Source::Own)]).await?;
         Ok(envelope)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use homehost_runtime::files::sync_folder;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use super::{Batch, Command, End, Reply, Scan, Table, schema};
+use super::{Batch, Begin, Command, End, Reply, Scan, Table, schema};
 use crate::error::Fault;
 use crate::{DataDir, OpenError, Row, StoreError};
 
@@ -47,7 +47,7 @@ pub(super) fn rows(table: Table) -> Rows {
 /// A change that waits for the round's transaction.
 enum Write {
     Commit { batch: Batch, reply: Reply<()> },
-    NextSeq { key: Vec<u8>, now_ms: u64, reply: Reply<u64> },
+    NextSeq { key: Vec<u8>, now_ms: u64, begin: Begin, reply: Reply<u64> },
 }
 
 /// What became of a [`Write`] in a transaction that was committed.
@@ -136,8 +136,8 @@ impl Engine {
                 Command::Get { table, key, reply } => drop(reply.send(self.get(table, &key))),
                 Command::Scan { scan, reply } => drop(reply.send(self.scan(&scan))),
                 Command::Commit { batch, reply } => writes.push(Write::Commit { batch, reply }),
-                Command::NextSeq { key, now_ms, reply } => {
-                    writes.push(Write::NextSeq { key, now_ms, reply });
+                Command::NextSeq { key, now_ms, begin, reply } => {
+                    writes.push(Write::NextSeq { key, now_ms, begin, reply });
                 }
                 Command::Close { reply } => {
                     close = Some(reply);
@@ -250,13 +250,14 @@ fn apply(transaction: &redb::WriteTransaction, write: &Write) -> Result<Done, re
             }
             Ok(Done::Committed)
         }
-        Write::NextSeq { key, now_ms, .. } => {
+        Write::NextSeq { key, now_ms, begin, .. } => {
             let mut table = transaction.open_table(rows(Table::Sequences))?;
             let last = table.get(key.as_slice())?.map(|row| {
                 let bytes = <[u8; 8]>::try_from(row.value());
                 bytes.map(u64::from_be_bytes)
             });
             let least = match last {
+                _ if *begin == Begin::Clock => Some(*now_ms),
                 None => Some(0),
                 Some(Ok(last)) => last.checked_add(1),
                 Some(Err(_)) => None,

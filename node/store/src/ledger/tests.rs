@@ -125,6 +125,8 @@ async fn sequence_numbers_grow_also_when_the_clock_goes_back() {
     assert_eq!(ledger.next_seq(b"top", u64::MAX).await.unwrap(), u64::MAX);
     assert!(matches!(ledger.next_seq(b"top", 1).await, Err(StoreError::Damaged(_))));
     assert_eq!(ledger.next_seq(b"a", 0).await.unwrap(), 2001);
+    assert_eq!(ledger.restart_seq(b"a", 50).await.unwrap(), 50);
+    assert_eq!(ledger.next_seq(b"a", 0).await.unwrap(), 51);
 }
 
 #[tokio::test]
