@@ -1,8 +1,10 @@
 //! The command line. Everything but `up` and `demo` is a client of the HTTP API.
 
 mod client;
+mod config;
 mod demo;
 mod id;
+mod invite;
 mod mesh;
 mod output;
 mod server;
@@ -58,6 +60,8 @@ enum Command {
     },
     /// Show what the node is and how it does
     Status,
+    /// Show, check and change the settings
+    Config(config::ConfigArgs),
     /// Show who the node is, and look after its keys
     Id {
         #[command(subcommand)]
@@ -141,6 +145,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
             output.show(&status, || views::status(&status));
             Ok(())
         }
+        Command::Config(args) => config::run(args, &data_dir, output).await,
         Command::Id { command } => {
             id::run(command.unwrap_or(id::IdCommand::Show), &data_dir, output).await
         }

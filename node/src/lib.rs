@@ -5,6 +5,7 @@
 //! [`cli`] is a client of the HTTP API like any other.
 
 pub mod cli;
+mod config;
 mod control;
 mod daemon;
 mod exit;

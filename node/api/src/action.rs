@@ -54,6 +54,11 @@ pub enum Action {
         /// The line, without its end.
         line: String,
     },
+    /// Join a network's nodes at the addresses of an invitation.
+    MeshJoin {
+        /// The invitation, as it was pasted.
+        invite: String,
+    },
     /// Stop this node.
     NodeStop {
         /// Whether its game servers are stopped first; otherwise they go on and
@@ -105,6 +110,7 @@ impl Action {
             Self::ServerKill { .. } => "server-kill",
             Self::ServerRemove { .. } => "server-remove",
             Self::ServerInput { .. } => "server-input",
+            Self::MeshJoin { .. } => "mesh-join",
             Self::NodeStop { .. } => "node-stop",
             Self::IdPrepare => "id-prepare",
             Self::IdApply { .. } => "id-apply",

@@ -44,6 +44,37 @@ pub struct NodeStatus {
     pub refused: BTreeMap<String, u64>,
 }
 
+/// What a node was told, and from where it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// The file that is read.
+    pub file: String,
+    /// Whether it is there.
+    pub exists: bool,
+    /// Every setting.
+    pub settings: Vec<SettingView>,
+    /// Settings that the file has changed and that count after a restart.
+    pub waiting: Vec<String>,
+    /// Why the file as it is now is not taken; the one before it counts.
+    pub problem: Option<String>,
+}
+
+/// One setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingView {
+    /// Its name, as in `mesh.listen`.
+    pub key: String,
+    /// Its value in TOML; null when it is at its default.
+    pub value: Option<String>,
+    /// The default, for a person.
+    pub default: String,
+    /// From where the value came: `default`, a file and line, a variable or an
+    /// option.
+    pub from: String,
+    /// Whether a change counts while the node runs.
+    pub live: bool,
+}
+
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

@@ -87,7 +87,8 @@ impl Control {
             _ => None,
         };
         let conflict = self.keys.conflict().map(|fork| fork.advice().to_owned());
-        [conflict, view.ended, phrase].into_iter().flatten().collect()
+        let keys = [conflict, view.ended, phrase].into_iter().flatten();
+        keys.chain(self.settings.attention()).collect()
     }
 
     /// Does what changes keys.
