@@ -1,8 +1,9 @@
 //! The command line. Everything but `up` and `demo` is a client of the HTTP API.
 
-mod client;
+pub(crate) mod client;
 mod config;
 mod demo;
+mod doctor;
 mod id;
 mod invite;
 mod mesh;
@@ -62,6 +63,8 @@ enum Command {
     Status,
     /// Show, check and change the settings
     Config(config::ConfigArgs),
+    /// Look for what may be wrong, with and without a running node
+    Doctor(doctor::DoctorArgs),
     /// Show who the node is, and look after its keys
     Id {
         #[command(subcommand)]
@@ -146,6 +149,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
             Ok(())
         }
         Command::Config(args) => config::run(args, &data_dir, output).await,
+        Command::Doctor(args) => doctor::run(args, &data_dir, output).await,
         Command::Id { command } => {
             id::run(command.unwrap_or(id::IdCommand::Show), &data_dir, output).await
         }

@@ -8,6 +8,7 @@ pub mod cli;
 mod config;
 mod control;
 mod daemon;
+mod doctor;
 mod exit;
 mod identity;
 mod place;

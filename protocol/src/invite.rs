@@ -1,4 +1,4 @@
-//! An invitation: one string that gets anyone into a network (spec/mesh §11).
+//! An invitation: one string that gets anyone into a network (spec/invite).
 //!
 //! It says which network, and where some of its nodes are. It is made to be
 //! copied by hand and by camera: one alphabet, no case, a checksum, and exactly

@@ -136,7 +136,7 @@ fn a_running_node_takes_what_can_change_and_keeps_the_last_good() {
         (mended && gone).then_some(()).ok_or(view.to_string())
     });
     // The options of this start lie over both.
-    assert_eq!(attention(), "[]");
+    assert!(!attention().contains("restart"), "{}", attention());
 
     node.down();
 }
@@ -158,7 +158,7 @@ fn what_needs_a_restart_is_said_to_wait_for_one() {
     node.start_with(&[]);
     let status = node.ok(&["status"]);
     assert_eq!(status["network"], test.network(), "no option was given: {status}");
-    assert_eq!(status["attention"].to_string(), "[]");
+    assert!(!status["attention"].to_string().contains("restart"), "{status}");
     fs::write(&file, settings("another")).expect("the folder is ours");
     eventually(WITHIN, "the change is told", || {
         let said = node.ok(&["status"])["attention"].to_string();

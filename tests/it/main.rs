@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod demo;
 mod directory;
+mod doctor;
 mod faults;
 mod fences;
 mod http;
