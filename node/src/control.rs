@@ -176,6 +176,12 @@ impl Control {
                 };
                 Ok(self.receipt(id, action, None, message))
             }
+            Action::ServerSet { server, visibility } => {
+                let server = self.find(server)?;
+                let told = views::visibility_of(*visibility);
+                self.hosting.set_visibility(&server.definition.id, told).await.map_err(power)?;
+                Ok(done(&server, &format!("is {}", views::told(*visibility))))
+            }
             Action::ServerInput { server, line } => {
                 let server = self.find(server)?;
                 let id = server.definition.id;
@@ -223,6 +229,9 @@ impl Control {
         let mut message = format!("{name} was added");
         if new.start {
             message.push_str(" and is starting");
+        }
+        if new.visibility != homehost_api::Visibility::Public {
+            message.push_str(&format!("; it is {}", views::told(new.visibility)));
         }
         if hidden {
             message.push_str("; it has no --port, so players will not find it in the directory");
@@ -349,6 +358,7 @@ impl NodeApi for Control {
             tombstones: stats.tombstones,
             servers_running: servers.values().filter(|server| server.pid.is_some()).count(),
             servers: servers.len(),
+            before_public: views::before_public(&servers, &mesh).map(str::to_owned),
             attention: self.attention(),
             refused: stats.refused.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         })

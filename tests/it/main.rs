@@ -13,3 +13,4 @@ mod invite;
 mod lifecycle;
 mod mesh;
 mod servers;
+mod visibility;

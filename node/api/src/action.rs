@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Server;
+use crate::{Server, Visibility};
 
 /// On whose behalf something is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,13 @@ pub enum Action {
         server: String,
         /// Whether its folder is deleted too.
         delete_data: bool,
+    },
+    /// Change who learns of it.
+    ServerSet {
+        /// Id, unique beginning of an id, or name.
+        server: String,
+        /// Who learns of it.
+        visibility: Visibility,
     },
     /// Send a line to its console.
     ServerInput {
@@ -109,6 +116,7 @@ impl Action {
             Self::ServerRestart { .. } => "server-restart",
             Self::ServerKill { .. } => "server-kill",
             Self::ServerRemove { .. } => "server-remove",
+            Self::ServerSet { .. } => "server-set",
             Self::ServerInput { .. } => "server-input",
             Self::MeshJoin { .. } => "mesh-join",
             Self::NodeStop { .. } => "node-stop",
@@ -162,6 +170,9 @@ pub struct NewServer {
     /// Whether players need a password.
     #[serde(default)]
     pub password: bool,
+    /// Who learns of it.
+    #[serde(default)]
+    pub visibility: Visibility,
     /// Whether it is started at once.
     #[serde(default)]
     pub start: bool,

@@ -24,7 +24,7 @@ pub use network::{
 pub use view::{
     ConfigView, Device, DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery, Identity,
     LogLine, NodeStatus, Peer, PhraseState, Reach, RowStatus, Server, ServerState, SettingView,
-    SortBy,
+    SortBy, Visibility,
 };
 
 /// A running node, as everything above it sees it.

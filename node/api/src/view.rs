@@ -37,6 +37,10 @@ pub struct NodeStatus {
     pub servers_running: usize,
     /// Its own servers.
     pub servers: usize,
+    /// What to tell the owner before the first server is listed for everybody;
+    /// null once one is, and where no address of a home would be told.
+    #[serde(default)]
+    pub before_public: Option<String>,
     /// What its owner should look at, in sentences that say what to do.
     #[serde(default)]
     pub attention: Vec<String>,
@@ -189,6 +193,30 @@ impl ServerState {
     }
 }
 
+/// Who learns of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Visibility {
+    /// Everybody.
+    #[default]
+    Public,
+    /// Whoever has its id.
+    Unlisted,
+    /// Nodes on the LAN of its host.
+    Lan,
+}
+
+impl Visibility {
+    /// The word for it, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Unlisted => "unlisted",
+            Self::Lan => "lan",
+        }
+    }
+}
+
 /// A hosted server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
@@ -228,6 +256,9 @@ pub struct Server {
     pub tags: Vec<String>,
     /// Region.
     pub region: Option<String>,
+    /// Who learns of it.
+    #[serde(default)]
+    pub visibility: Visibility,
     /// Its folder for the game's files.
     pub folder: String,
 }
