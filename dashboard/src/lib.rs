@@ -90,6 +90,8 @@ fn router(api: Arc<dyn NodeApi>, token: Token, address: SocketAddr) -> Router {
         .route("/lookup/{id}", get(routes::lookup))
         .route("/mesh/stats", get(routes::mesh_stats))
         .route("/mesh/network", get(routes::network_facts))
+        .route("/mesh/invite", get(routes::invitation))
+        .route("/config", get(routes::config))
         .route("/discover", get(routes::discover))
         .route("/discover/watch", get(stream::watch))
         .layer(middleware::from_fn_with_state(token, guard::bearer));

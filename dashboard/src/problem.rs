@@ -22,7 +22,7 @@ impl Problem {
 
     fn status(&self) -> StatusCode {
         match self.0.kind {
-            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Internal | ErrorKind::Unhealthy => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorKind::Usage => StatusCode::BAD_REQUEST,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::WrongState | ErrorKind::Conflict => StatusCode::CONFLICT,

@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use homehost_api::{
-    ActionRequest, DiscoverQuery, ErrorKind, Identity, Lookup, MeshStats, NetworkFacts, NodeStatus,
-    Peer, Principal, Receipt, Server, ServerReach,
+    ActionRequest, ConfigView, DiscoverQuery, ErrorKind, Identity, Invitation, Lookup, MeshStats,
+    NetworkFacts, NodeStatus, Peer, Principal, Receipt, Server, ServerReach,
 };
 
 use crate::App;
@@ -61,6 +61,14 @@ pub(crate) async fn mesh_stats(State(app): State<App>) -> Answer<MeshStats> {
 
 pub(crate) async fn network_facts(State(app): State<App>) -> Answer<NetworkFacts> {
     Ok(Json(app.api.network_facts().await?))
+}
+
+pub(crate) async fn invitation(State(app): State<App>) -> Answer<Invitation> {
+    Ok(Json(app.api.invitation().await?))
+}
+
+pub(crate) async fn config(State(app): State<App>) -> Answer<ConfigView> {
+    Ok(Json(app.api.config().await?))
 }
 
 pub(crate) async fn discover(

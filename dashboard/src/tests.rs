@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use homehost_api::{
-    ActionRequest, ApiError, DirectoryChange, DirectoryPage, DiscoverQuery, ErrorKind, Identity,
-    LogLine, Lookup, MeshStats, NetworkFacts, NodeApi, NodeStatus, Peer, Principal, Receipt,
-    Server, ServerReach,
+    ActionRequest, ApiError, ConfigView, DirectoryChange, DirectoryPage, DiscoverQuery, ErrorKind,
+    Identity, Invitation, LogLine, Lookup, MeshStats, NetworkFacts, NodeApi, NodeStatus, Peer,
+    Principal, Receipt, Server, ServerReach,
 };
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
@@ -73,6 +73,12 @@ impl NodeApi for Nobody {
         &self,
         _: DiscoverQuery,
     ) -> Result<BoxStream<'static, DirectoryChange>, ApiError> {
+        no()
+    }
+    async fn invitation(&self) -> Result<Invitation, ApiError> {
+        no()
+    }
+    async fn config(&self) -> Result<ConfigView, ApiError> {
         no()
     }
     fn is_ready(&self) -> bool {

@@ -1,9 +1,12 @@
 //! The command line. Everything but `up` and `demo` is a client of the HTTP API.
 
-mod client;
+pub(crate) mod client;
+mod config;
 mod demo;
 mod detach;
+mod doctor;
 mod id;
+mod invite;
 mod mesh;
 mod output;
 mod server;
@@ -63,6 +66,10 @@ enum Command {
     },
     /// Show what the node is and how it does
     Status,
+    /// Show, check and change the settings
+    Config(config::ConfigArgs),
+    /// Look for what may be wrong, with and without a running node
+    Doctor(doctor::DoctorArgs),
     /// Show who the node is, and look after its keys
     Id {
         #[command(subcommand)]
@@ -149,6 +156,8 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
             output.show(&status, || views::status(&status));
             Ok(())
         }
+        Command::Config(args) => config::run(args, &data_dir, output).await,
+        Command::Doctor(args) => doctor::run(args, &data_dir, output).await,
         Command::Id { command } => {
             id::run(command.unwrap_or(id::IdCommand::Show), &data_dir, output).await
         }

@@ -2,6 +2,7 @@
 //! every view is made here.
 
 pub(crate) mod identity;
+mod invite;
 mod metrics;
 mod network;
 mod new_server;
@@ -17,9 +18,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _};
 use homehost_api::{
-    Action, ActionRequest, ApiError, DirectoryChange, DirectoryPage, DiscoverQuery, ErrorKind,
-    Identity, LogLine, Lookup, MeshStats, NetworkFacts, NodeApi, NodeStatus, Peer, Principal,
-    Receipt, Server, ServerReach,
+    Action, ActionRequest, ApiError, ConfigView, DirectoryChange, DirectoryPage, DiscoverQuery,
+    ErrorKind, Identity, Invitation, LogLine, Lookup, MeshStats, NetworkFacts, NodeApi, NodeStatus,
+    Peer, Principal, Receipt, Server, ServerReach,
 };
 use homehost_directory::{DirectoryClosed, DirectoryHandle};
 use homehost_hosting::{ErrorClass, HostingHandle, KeepData, PowerError, ServerView};
@@ -29,6 +30,7 @@ use homehost_runtime::Tasks;
 use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch as watch_channel};
 
+use crate::config::watch::Settings;
 use crate::identity::keys::Keys;
 use crate::wire::announce::Announcer;
 use crate::wire::audit::{Audit, Begun, now};
@@ -37,13 +39,14 @@ use crate::wire::exchange::RepairStats;
 use crate::wire::prove::Reports;
 
 pub(crate) use identity::UNSEEN;
+pub(crate) use invite::multiaddrs as invited;
 pub(crate) use metrics::register_metrics;
 
 /// How long a node without a peer waits before it says so.
 const ALONE_AFTER: Duration = Duration::from_secs(3);
 
 /// What a node without a peer says.
-pub(crate) const ALONE: &str = "alone: give --bootstrap or wait for one on the LAN";
+pub(crate) const ALONE: &str = "alone: give --bootstrap or --invite, or wait for one on the LAN";
 
 /// How a node was asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,7 @@ pub(crate) struct Control {
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
     pub(crate) started_at: String,
+    pub(crate) settings: Settings,
     pub(crate) mesh: MeshHandle,
     pub(crate) directory: DirectoryHandle,
     pub(crate) hosting: HostingHandle,
@@ -174,11 +178,21 @@ impl Control {
                 };
                 Ok(self.receipt(id, action, None, message))
             }
+            Action::ServerSet { server, visibility } => {
+                let server = self.find(server)?;
+                let told = views::visibility_of(*visibility);
+                self.hosting.set_visibility(&server.definition.id, told).await.map_err(power)?;
+                Ok(done(&server, &format!("is {}", views::told(*visibility))))
+            }
             Action::ServerInput { server, line } => {
                 let server = self.find(server)?;
                 let id = server.definition.id;
                 self.hosting.send_stdin(&id, line.clone()).await.map_err(power)?;
                 Ok(done(&server, "was told"))
+            }
+            Action::MeshJoin { invite } => {
+                let message = self.join_mesh(invite).await?;
+                Ok(self.receipt(id, action, None, message))
             }
             Action::NodeStop { games } => self.stop_node(id, action, *games).await,
             Action::IdPrepare
@@ -217,6 +231,9 @@ impl Control {
         let mut message = format!("{name} was added");
         if new.start {
             message.push_str(" and is starting");
+        }
+        if new.visibility != homehost_api::Visibility::Public {
+            message.push_str(&format!("; it is {}", views::told(new.visibility)));
         }
         if hidden {
             message.push_str("; it has no --port, so players will not find it in the directory");
@@ -344,6 +361,7 @@ impl NodeApi for Control {
             tombstones: stats.tombstones,
             servers_running: servers.values().filter(|server| server.pid.is_some()).count(),
             servers: servers.len(),
+            before_public: views::before_public(&servers, &mesh).map(str::to_owned),
             attention: self.attention(),
             refused: stats.refused.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         })
@@ -425,6 +443,20 @@ impl NodeApi for Control {
 
     async fn network_facts(&self) -> Result<NetworkFacts, ApiError> {
         Ok(reachability::view(&self.mesh.status().borrow()))
+    }
+
+    async fn invitation(&self) -> Result<Invitation, ApiError> {
+        self.invite()
+    }
+
+    async fn config(&self) -> Result<ConfigView, ApiError> {
+        let mut view = self.settings.view();
+        let network = view.settings.iter_mut().find(|of| of.key == crate::config::NETWORK);
+        if let Some(network) = network.filter(|network| network.value.is_none()) {
+            // What the rule led to is worth more than the rule.
+            network.default = self.keys.network().to_string();
+        }
+        Ok(view)
     }
 
     fn is_ready(&self) -> bool {

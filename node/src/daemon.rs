@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::config::watch::{Loaded, SetLog, Settings};
 use crate::control::{Control, Stop};
 use crate::exit::{self, Failure, failure};
 use crate::identity::Identity;
@@ -89,7 +90,11 @@ impl Daemon {
     ///
     /// # Errors
     /// One sentence and an exit code.
-    pub(crate) async fn start(config: UpConfig) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        config: UpConfig,
+        loaded: Loaded,
+        set_log: SetLog,
+    ) -> Result<Self, Failure> {
         let started = Instant::now();
         let http = bind_http(config.http)?;
         let folder = DataDir::open(&config.data_dir).map_err(|error| exit::opening(&error))?;
@@ -146,6 +151,9 @@ impl Daemon {
         };
         let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)
             .map_err(|error| exit::mesh(&error))?;
+
+        let (settings, follow) = Settings::new(loaded, mesh.clone(), set_log);
+        tasks.spawn("settings", follow.run(tasks.shutdown()));
 
         let hosting = start_hosting(&config.data_dir, &ledger, &tasks).await?;
         let clock = ClockHandle::new();
@@ -206,6 +214,7 @@ impl Daemon {
             data_dir: config.data_dir.clone(),
             started,
             started_at: audit::now(),
+            settings,
             mesh,
             directory,
             hosting,

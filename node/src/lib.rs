@@ -5,8 +5,10 @@
 //! [`cli`] is a client of the HTTP API like any other.
 
 pub mod cli;
+mod config;
 mod control;
 mod daemon;
+mod doctor;
 mod exit;
 mod identity;
 mod log_file;

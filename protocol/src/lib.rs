@@ -16,6 +16,7 @@ pub mod dht;
 pub mod envelope;
 pub mod gossip;
 pub mod ids;
+pub mod invite;
 pub mod keys;
 pub mod limits;
 pub mod network;
@@ -28,6 +29,7 @@ pub mod version;
 pub use address::{JoinAddress, Scope, Transport};
 pub use chain::{Chain, KeyChain};
 pub use ids::{IdError, NodeId, RecId, RootId, ServerId, ServerNonce};
+pub use invite::Invite;
 pub use keys::{DeviceKey, PublicKey};
 pub use network::NetworkName;
 pub use record::{

@@ -56,6 +56,17 @@ pub const JOIN_ADDRESSES_MAX: usize = 4;
 /// Servers of one device: what one presence record can carry.
 pub const SERVERS_PER_DEVICE_MAX: usize = 64;
 
+/// Nodes that one invitation names: who invites, and a few that are always there.
+pub const INVITE_NODES_MAX: usize = 4;
+/// Addresses of one node in an invitation: two families, two transports, and as
+/// many of its LAN.
+pub const INVITE_ADDRESSES_MAX: usize = 8;
+/// An invitation in characters: the most nodes at the most IPv6 addresses, and
+/// still one QR code.
+pub const INVITE_CHARS_MAX: usize = 1280;
+/// A name of the DNS in an invitation: longer ones do not belong on paper.
+pub const NAME_OF_HOST_BYTES_MAX: usize = 100;
+
 /// Addresses of one host announcement.
 pub const HOST_ADDRESSES_MAX: usize = 8;
 /// One multiaddr in text form.

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use homehost_protocol::chain::{Chain, SignedKeyEvent};
 use homehost_protocol::keys::{DeviceKey, KeyDigest};
 use homehost_protocol::record::host::{HostAnnouncement, capabilities};
-use homehost_protocol::record::listing::{ListingState, PluginSet, ServerListing, flags};
+use homehost_protocol::record::listing::{
+    ListingState, PluginSet, ServerListing, Visibility, flags,
+};
 use homehost_protocol::record::presence::{Presence, ServerPresence};
 use homehost_protocol::record::reach::{Probe, ProbeProtocol, ReachAttest};
 use homehost_protocol::record::{Record, RecordSigner};
@@ -71,6 +73,7 @@ fn records() -> Vec<(&'static str, Record)> {
         slots: None,
         flags: None,
         plugin_set: None,
+        visibility: None,
     };
     let full = ServerListing {
         description: Some("Bauen bei Kaffee und Kuchen ☕".into()),
@@ -85,6 +88,12 @@ fn records() -> Vec<(&'static str, Record)> {
         slots: Some(20),
         flags: Some(flags::PASSWORD | flags::MODDED),
         plugin_set: Some(PluginSet([6; 32])),
+        ..small.clone()
+    };
+    let unlisted = ServerListing { visibility: Some(Visibility::Unlisted), ..small.clone() };
+    let lan = ServerListing {
+        visibility: Some(Visibility::Lan),
+        addresses: vec!["192.168.0.9:30000/udp".parse().expect("an address")],
         ..small.clone()
     };
     let withdrawn =
@@ -127,6 +136,8 @@ fn records() -> Vec<(&'static str, Record)> {
         ("key chain, rotated, with a second device", Record::KeyChain(rotated().0.to_body())),
         ("reach, one of two witnesses", Record::ReachAttest(reach)),
         ("reach, nobody got through", Record::ReachAttest(unreached)),
+        ("listing, unlisted", Record::ServerListing(unlisted)),
+        ("listing, for the LAN", Record::ServerListing(lan)),
     ]
 }
 

@@ -94,6 +94,7 @@ impl Author {
             slots: Some(16),
             flags: None,
             plugin_set: None,
+            visibility: None,
         }
     }
 

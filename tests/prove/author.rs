@@ -55,6 +55,7 @@ impl Author {
             slots: Some(64),
             flags: None,
             plugin_set: None,
+            visibility: None,
         }
     }
 

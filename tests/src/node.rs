@@ -125,7 +125,7 @@ impl<'a> Node<'a> {
     }
 
     /// A command of this node, with `--json`.
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.plain_command(args);
         command.arg("--json");
         command
@@ -149,8 +149,26 @@ impl<'a> Node<'a> {
     /// When it does not come up.
     #[track_caller]
     pub fn start(&mut self) {
+        let command = self.up_command();
+        self.start_by(command);
+    }
+
+    /// Starts it with these options of `up` and no others, and waits until it is
+    /// up. Where it listens must be among them or in its file.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start_with(&mut self, options: &[&str]) {
+        let args: Vec<&str> = ["up"].iter().chain(options).copied().collect();
+        let command = self.command(&args);
+        self.start_by(command);
+    }
+
+    #[track_caller]
+    fn start_by(&mut self, mut command: Command) {
         let log = self.test.log(&self.name);
-        let mut daemon = Lines::start(&mut self.up_command(), log);
+        let mut daemon = Lines::start(&mut command, log);
         let up: Value = daemon
             .find(START, &format!("{} is up", self.name), |line| serde_json::from_str(line).ok());
         let api = up["api"].as_str().expect("it says where its API is");

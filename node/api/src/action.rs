@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Server;
+use crate::{Server, Visibility};
 
 /// On whose behalf something is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,12 +47,24 @@ pub enum Action {
         /// Whether its folder is deleted too.
         delete_data: bool,
     },
+    /// Change who learns of it.
+    ServerSet {
+        /// Id, unique beginning of an id, or name.
+        server: String,
+        /// Who learns of it.
+        visibility: Visibility,
+    },
     /// Send a line to its console.
     ServerInput {
         /// Id, unique beginning of an id, or name.
         server: String,
         /// The line, without its end.
         line: String,
+    },
+    /// Join a network's nodes at the addresses of an invitation.
+    MeshJoin {
+        /// The invitation, as it was pasted.
+        invite: String,
     },
     /// Stop this node.
     NodeStop {
@@ -104,7 +116,9 @@ impl Action {
             Self::ServerRestart { .. } => "server-restart",
             Self::ServerKill { .. } => "server-kill",
             Self::ServerRemove { .. } => "server-remove",
+            Self::ServerSet { .. } => "server-set",
             Self::ServerInput { .. } => "server-input",
+            Self::MeshJoin { .. } => "mesh-join",
             Self::NodeStop { .. } => "node-stop",
             Self::IdPrepare => "id-prepare",
             Self::IdApply { .. } => "id-apply",
@@ -156,6 +170,9 @@ pub struct NewServer {
     /// Whether players need a password.
     #[serde(default)]
     pub password: bool,
+    /// Who learns of it.
+    #[serde(default)]
+    pub visibility: Visibility,
     /// Whether it is started at once.
     #[serde(default)]
     pub start: bool,

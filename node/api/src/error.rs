@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Unavailable,
     /// Something else has the name, the port or the folder.
     Conflict,
+    /// It was looked at, and a person must act.
+    Unhealthy,
 }
 
 impl ErrorKind {
@@ -37,6 +39,7 @@ impl ErrorKind {
             Self::Timeout => 6,
             Self::Unavailable => 7,
             Self::Conflict => 8,
+            Self::Unhealthy => 9,
         }
     }
 }

@@ -17,13 +17,14 @@ use futures::stream::BoxStream;
 pub use action::{Action, ActionRequest, NewServer, PreparedKeys, Principal, Receipt};
 pub use error::{ApiError, ErrorKind};
 pub use network::{
-    AddressSource, AddressState, Ipv6, Lookup, MeshStats, NatKind, NetworkFacts, OwnAddress,
-    PathKind, PortMapping, PortProtocol, Relay, RelayState, Repairs, Router, ServerReach, Traffic,
-    Witness,
+    AddressSource, AddressState, Invitation, InvitedAddress, Ipv6, Lookup, MeshStats, NatKind,
+    NetworkFacts, OwnAddress, PathKind, PortMapping, PortProtocol, Relay, RelayState, Repairs,
+    Router, ServerReach, Traffic, Witness,
 };
 pub use view::{
-    Device, DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery, Identity, LogLine,
-    NodeStatus, Peer, PhraseState, Reach, RowStatus, Server, ServerState, SortBy,
+    ConfigView, Device, DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery, Identity,
+    LogLine, NodeStatus, Peer, PhraseState, Reach, RowStatus, Server, ServerState, SettingView,
+    SortBy, Visibility,
 };
 
 /// A running node, as everything above it sees it.
@@ -78,6 +79,12 @@ pub trait NodeApi: Send + Sync {
 
     /// This node's place in the network: who reaches it, and how.
     async fn network_facts(&self) -> Result<NetworkFacts, ApiError>;
+
+    /// An invitation into this node's network.
+    async fn invitation(&self) -> Result<Invitation, ApiError>;
+
+    /// What the node was told, and from where it knows.
+    async fn config(&self) -> Result<ConfigView, ApiError>;
 
     /// Whether the node has finished starting.
     fn is_ready(&self) -> bool;

@@ -25,6 +25,31 @@ pub struct Lookup {
     pub took_ms: u64,
 }
 
+/// An invitation into the network of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The string to give away.
+    pub text: String,
+    /// The network.
+    pub network: String,
+    /// What it says of where to join, best first.
+    pub addresses: Vec<InvitedAddress>,
+    /// Who cannot use it, and what to do about that.
+    pub note: Option<String>,
+}
+
+/// An address in an invitation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitedAddress {
+    /// Multiaddr with the peer id.
+    pub address: String,
+    /// `this` for this node, `bootstrap` for another that it joined by.
+    pub node: String,
+    /// `global`, `lan` or `this-machine`: from where it can be reached, if a
+    /// router does not stand in between.
+    pub scope: String,
+}
+
 /// Who could reach a server of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReach {

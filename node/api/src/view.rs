@@ -40,11 +40,46 @@ pub struct NodeStatus {
     pub servers_running: usize,
     /// Its own servers.
     pub servers: usize,
+    /// What to tell the owner before the first server is listed for everybody;
+    /// null once one is, and where no address of a home would be told.
+    #[serde(default)]
+    pub before_public: Option<String>,
     /// What its owner should look at, in sentences that say what to do.
     #[serde(default)]
     pub attention: Vec<String>,
     /// Records not taken in since the start, by reason.
     pub refused: BTreeMap<String, u64>,
+}
+
+/// What a node was told, and from where it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// The file that is read.
+    pub file: String,
+    /// Whether it is there.
+    pub exists: bool,
+    /// Every setting.
+    pub settings: Vec<SettingView>,
+    /// Settings that the file has changed and that count after a restart.
+    pub waiting: Vec<String>,
+    /// Why the file as it is now is not taken; the one before it counts.
+    pub problem: Option<String>,
+}
+
+/// One setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingView {
+    /// Its name, as in `mesh.listen`.
+    pub key: String,
+    /// Its value in TOML; null when it is at its default.
+    pub value: Option<String>,
+    /// The default, for a person.
+    pub default: String,
+    /// From where the value came: `default`, a file and line, a variable or an
+    /// option.
+    pub from: String,
+    /// Whether a change counts while the node runs.
+    pub live: bool,
 }
 
 /// Who a node is.
@@ -161,6 +196,30 @@ impl ServerState {
     }
 }
 
+/// Who learns of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Visibility {
+    /// Everybody.
+    #[default]
+    Public,
+    /// Whoever has its id.
+    Unlisted,
+    /// Nodes on the LAN of its host.
+    Lan,
+}
+
+impl Visibility {
+    /// The word for it, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Unlisted => "unlisted",
+            Self::Lan => "lan",
+        }
+    }
+}
+
 /// A hosted server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
@@ -200,6 +259,9 @@ pub struct Server {
     pub tags: Vec<String>,
     /// Region.
     pub region: Option<String>,
+    /// Who learns of it.
+    #[serde(default)]
+    pub visibility: Visibility,
     /// Its folder for the game's files.
     pub folder: String,
 }

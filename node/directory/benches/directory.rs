@@ -129,6 +129,7 @@ fn listing(random: &mut fastrand::Rng, root: usize, n: usize) -> ServerListing {
         slots: Some(20),
         flags: Some(random.u32(..16)),
         plugin_set: None,
+        visibility: None,
     }
 }
 

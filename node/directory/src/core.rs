@@ -429,7 +429,7 @@ impl Directory {
 
     /// Whether a row may travel to nodes anywhere.
     fn is_for_everyone(&self, row: &Row) -> bool {
-        !self.network.is_main() || row.global
+        !row.lan && (!self.network.is_main() || row.global)
     }
 }
 

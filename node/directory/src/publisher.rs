@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use homehost_protocol::limits::{LISTING_TTL_MAX, TOMBSTONE_TTL};
-use homehost_protocol::record::listing::ListingState;
+use homehost_protocol::record::listing::{ListingState, Visibility};
 use homehost_protocol::record::presence::ServerPresence;
 use homehost_protocol::{Presence, ServerId, ServerListing};
 
@@ -140,7 +140,7 @@ impl Publisher {
         }
         let wanted = self.running.iter().filter(|(id, server)| self.is_due(id, server, now));
         let mut due: BTreeMap<ServerId, ServerListing> =
-            wanted.map(|(id, server)| (*id, server.listing.clone())).collect();
+            wanted.map(|(id, server)| (*id, self.next_of(id, server))).collect();
         for (id, said) in &self.said {
             let runs = self.running.contains_key(id);
             let gone = !runs && !self.undecided.contains(id) && !said.listing.is_withdrawn();
@@ -172,6 +172,19 @@ impl Publisher {
         due.then_some(Proposal::Presence(Presence { servers }))
     }
 
+    /// What to say of a running server. Whoever learned of it and is to do so no
+    /// longer is told that it is gone, before others learn of it.
+    fn next_of(&self, id: &ServerId, server: &OwnServer) -> ServerListing {
+        match self.said.get(id) {
+            Some(Said { listing, .. })
+                if !listing.is_withdrawn() && listing.visibility != server.listing.visibility =>
+            {
+                tombstone(listing)
+            }
+            _ => server.listing.clone(),
+        }
+    }
+
     fn is_due(&self, id: &ServerId, server: &OwnServer, now: Moment) -> bool {
         self.said.get(id).is_none_or(|said| {
             let age = now.mono.saturating_sub(said.at);
@@ -186,7 +199,10 @@ impl Publisher {
         let told = |(id, said): (&ServerId, &Said)| {
             let server = self.running.get(id);
             let here = server.is_some() || self.undecided.contains(id);
-            (here && !said.listing.is_withdrawn()).then(|| ServerPresence {
+            // Who has the id of an unlisted server asks the DHT, which has no
+            // presences; to all others it would tell that there is one.
+            let told = said.listing.visibility != Some(Visibility::Unlisted);
+            (here && told && !said.listing.is_withdrawn()).then(|| ServerPresence {
                 id: *id,
                 players: server.and_then(|server| server.players),
                 slots: server.and_then(|server| server.slots),

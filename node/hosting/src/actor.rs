@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use homehost_protocol::UnixMillis;
+use homehost_protocol::record::listing::Visibility;
 use homehost_runtime::wall_ms;
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,6 +63,10 @@ pub(crate) enum Command {
     Restart(Reply<PowerError>),
     Stdin {
         line: String,
+        reply: Reply<PowerError>,
+    },
+    SetVisibility {
+        visibility: Option<Visibility>,
         reply: Reply<PowerError>,
     },
     Remove(Reply<RemoveError>),

@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use homehost_protocol::record::listing::Visibility;
 use homehost_protocol::{ServerId, ServerNonce, Transport};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -78,6 +79,9 @@ pub struct ServerDefinition {
     /// Flags of the listing.
     #[serde(default)]
     pub flags: Option<u32>,
+    /// Who learns of it, unless it is everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
 }
 
 fn stop_step() -> Duration {
@@ -106,6 +110,7 @@ impl ServerDefinition {
             language: None,
             game_version: None,
             flags: None,
+            visibility: None,
         }
     }
 

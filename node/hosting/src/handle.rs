@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use homehost_protocol::record::listing::Visibility;
 use homehost_protocol::{ServerId, limits};
 use homehost_runtime::Tasks;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -287,6 +288,18 @@ impl HostingHandle {
     /// When the game does not run.
     pub async fn send_stdin(&self, id: &ServerId, line: String) -> Result<(), PowerError> {
         self.power(id, |reply| Command::Stdin { line, reply }).await
+    }
+
+    /// Changes who learns of a server, whether it runs or not.
+    ///
+    /// # Errors
+    /// When there is no such server or it could not be stored.
+    pub async fn set_visibility(
+        &self,
+        id: &ServerId,
+        visibility: Option<Visibility>,
+    ) -> Result<(), PowerError> {
+        self.power(id, |reply| Command::SetVisibility { visibility, reply }).await
     }
 
     /// Stops every server, all at once, without noting that they shall stay

@@ -275,6 +275,7 @@ impl Actor {
             Command::Attest { to, request, reply } => self.ask_attest(to, request, reply),
             Command::RespondAttest { reply, response } => self.respond_attest(reply, &response),
             Command::Dht(command) => self.obey_dht(command),
+            Command::SetBootstrap(addresses) => self.set_bootstrap(addresses),
             Command::Truth { node, truth } => self.set_truth(node, truth),
             Command::Blame { node, misdeed } => {
                 if let Some(peer) = peer_of(node) {

@@ -66,6 +66,8 @@ enum Hearsay {
 
 #[derive(Debug)]
 struct State {
+    /// Whether all that is listened on is loopback.
+    listens_locally: bool,
     typed: BTreeSet<Place>,
     typed_names: BTreeSet<Multiaddr>,
     deny: Deny,
@@ -87,29 +89,39 @@ impl DialRules {
     /// `typed` are the addresses that a person gave; they are always allowed.
     /// They and the addresses to `listen` on say what kind of network it is.
     pub(crate) fn new(typed: &[Multiaddr], listen: &[Multiaddr], now: Instant) -> Self {
-        let scopes = || typed.iter().map(scope::of);
-        let local = listen.iter().map(scope::of).chain(scopes()).all(|at| at == Scope::Loopback);
-        let near = |at| matches!(at, Scope::Loopback | Scope::OnLink);
-        let hearsay = if local {
-            Hearsay::Loopback
-        } else if !typed.is_empty() && scopes().all(near) {
-            Hearsay::OnLink
-        } else {
-            Hearsay::None
-        };
-        let names = typed.iter().filter(|address| has_name(address));
-        Self(Arc::new(Mutex::new(State {
-            typed: typed.iter().filter_map(Place::of).collect(),
+        let local = listen.iter().map(scope::of).all(|at| at == Scope::Loopback);
+        let rules = Self(Arc::new(Mutex::new(State {
+            listens_locally: local,
+            typed: BTreeSet::new(),
             deny: Deny::default(),
-            typed_names: names.cloned().map(scope::without_peer).collect(),
-            hearsay,
+            typed_names: BTreeSet::new(),
+            hearsay: Hearsay::None,
             near: NearPlaces::default(),
             far: BTreeSet::new(),
             far_until: None,
             global_rate: TokenBucket::full(DIAL_RATE, now),
             near_rate: TokenBucket::full(NEAR_RATE, now),
             relayed_rate: TokenBucket::full(RELAYED_RATE, now),
-        })))
+        })));
+        rules.retype(typed);
+        rules
+    }
+
+    /// A person gives other addresses than before.
+    pub(crate) fn retype(&self, typed: &[Multiaddr]) {
+        let mut state = self.state();
+        let scopes = || typed.iter().map(scope::of);
+        let near = |at| matches!(at, Scope::Loopback | Scope::OnLink);
+        state.hearsay = if state.listens_locally && scopes().all(|at| at == Scope::Loopback) {
+            Hearsay::Loopback
+        } else if !typed.is_empty() && scopes().all(near) {
+            Hearsay::OnLink
+        } else {
+            Hearsay::None
+        };
+        state.typed = typed.iter().filter_map(Place::of).collect();
+        let names = typed.iter().filter(|address| has_name(address));
+        state.typed_names = names.cloned().map(scope::without_peer).collect();
     }
 
     /// With a list of whom not to dial, whoever gave the address.

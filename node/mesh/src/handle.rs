@@ -9,6 +9,7 @@ use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::GOSSIP_BYTES_MAX;
 use homehost_protocol::rpc::attest::{AttestRequest, AttestResponse};
 use homehost_protocol::rpc::{Request, Response};
+use libp2p::Multiaddr;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -54,6 +55,7 @@ pub(crate) enum Command {
         response: AttestResponse,
     },
     Dht(DhtCommand),
+    SetBootstrap(Vec<Multiaddr>),
     Truth {
         node: NodeId,
         truth: f64,
@@ -305,6 +307,13 @@ impl MeshHandle {
         let command = Command::Dht(command(reply));
         self.commands.send(command).await.map_err(|_| DhtError::Stopped)?;
         answer.await.unwrap_or(Err(DhtError::Stopped))
+    }
+
+    /// Replaces the first peers to dial; those that are new are dialled at once,
+    /// and no connection is ended.
+    pub async fn set_bootstrap(&self, addresses: Vec<Multiaddr>) {
+        // A mesh that has stopped dials nobody.
+        let _ = self.commands.send(Command::SetBootstrap(addresses)).await;
     }
 
     /// How often what a node says turned out true, from 0 to 1; 0.5 is no

@@ -1,11 +1,11 @@
 //! `lookup`, `mesh stats` and `server reach`: the network, for a person.
 
 use clap::Subcommand;
-use homehost_api::{Lookup, MeshStats, ServerReach, Witness};
+use homehost_api::{Action, Invitation, Lookup, MeshStats, ServerReach, Witness};
 
 use super::client::segment;
 use super::output::{Cell, Colour, fields};
-use super::{Client, Output, views};
+use super::{Client, Output, invite, views};
 use crate::control::count;
 use crate::exit::Failure;
 
@@ -13,6 +13,13 @@ use crate::exit::Failure;
 pub(crate) enum MeshCommand {
     /// Show what the mesh costs and what came of it
     Stats,
+    /// Make one string that gets anyone into this network
+    Invite,
+    /// Join at the addresses of such a string
+    Join {
+        /// The invitation
+        invite: String,
+    },
 }
 
 pub(crate) async fn run(
@@ -24,6 +31,15 @@ pub(crate) async fn run(
         MeshCommand::Stats => {
             let stats: MeshStats = client.get("/api/v1/mesh/stats").await?;
             output.show(&stats, || table(&stats, output));
+        }
+        MeshCommand::Invite => {
+            let invitation: Invitation = client.get("/api/v1/mesh/invite").await?;
+            output.show(&invitation, || invite::text(&invitation, output));
+        }
+        MeshCommand::Join { invite } => {
+            let receipt = client.act(Action::MeshJoin { invite: invite.clone() }).await?;
+            output.receipt(&receipt);
+            invite::wait(&invite, client, output).await?;
         }
     }
     Ok(())

@@ -46,6 +46,19 @@ impl Output {
         self.json
     }
 
+    /// Whether a person sees it on a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// What a camera reads: black on white, whatever colours a terminal has.
+    pub(crate) fn black_on_white(&self, text: &str) -> String {
+        if !self.colour {
+            return text.to_owned();
+        }
+        text.lines().map(|line| format!("\x1b[30;107m{line}\x1b[0m\n")).collect()
+    }
+
     /// One answer: as JSON, or as the text that `text` makes.
     pub(crate) fn show(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
         if self.json {

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use homehost_api::{Action, LogLine, NewServer, Server, ServerState};
+use homehost_api::{
+    Action, ErrorKind, LogLine, NewServer, NodeStatus, Server, ServerState, Visibility,
+};
 
 use super::client::{query_string, segment};
+use super::id::talk::Terminal;
 use super::output::{Cell, Colour, fields, plain};
 use super::views::{alternatives, players, stream_until_asked};
 use super::{Client, Output, usage};
-use crate::exit::Failure;
+use crate::exit::{Failure, failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
@@ -31,6 +34,13 @@ pub(crate) enum ServerCommand {
     Reach(Which),
     /// Show what a server prints
     Logs(LogsArgs),
+    /// Change who learns of a server
+    Set {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Send a line to a server's console
     Input {
         #[command(flatten)]
@@ -46,6 +56,23 @@ pub(crate) enum ServerCommand {
         #[arg(long)]
         delete_data: bool,
     },
+}
+
+/// Who learns of a server.
+#[derive(Debug, Args)]
+pub(crate) struct Told {
+    /// Who learns of it: public, unlisted (whoever has its id) or lan
+    #[arg(long, value_name = "WHO", value_parser = visibility)]
+    visibility: Visibility,
+    /// Do not ask before the address of your home is told to everybody
+    #[arg(long)]
+    yes: bool,
+}
+
+fn visibility(text: &str) -> Result<Visibility, String> {
+    let all = [Visibility::Public, Visibility::Unlisted, Visibility::Lan];
+    let found = all.into_iter().find(|of| of.word() == text);
+    found.ok_or_else(|| "say public, unlisted or lan".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +133,12 @@ pub(crate) struct AddArgs {
     /// Players need a password
     #[arg(long)]
     password: bool,
+    /// Who learns of it: public, unlisted (whoever has its id) or lan
+    #[arg(long, value_name = "WHO", default_value = "public", value_parser = visibility)]
+    visibility: Visibility,
+    /// Do not ask before the address of your home is told to everybody
+    #[arg(long)]
+    yes: bool,
     /// Start it at once
     #[arg(long)]
     start: bool,
@@ -132,7 +165,14 @@ pub(crate) async fn run(
             return super::mesh::reach(&which.server, client, output).await;
         }
         ServerCommand::Logs(args) => return logs(args, client, output).await,
-        ServerCommand::Add(args) => Action::ServerAdd(Box::new(new_server(*args)?)),
+        ServerCommand::Add(args) => {
+            warn(args.visibility, args.yes, client, output).await?;
+            Action::ServerAdd(Box::new(new_server(*args)?))
+        }
+        ServerCommand::Set { which, told } => {
+            warn(told.visibility, told.yes, client, output).await?;
+            Action::ServerSet { server: which.server, visibility: told.visibility }
+        }
         ServerCommand::Start(which) => Action::ServerStart { server: which.server },
         ServerCommand::Stop(which) => Action::ServerStop { server: which.server },
         ServerCommand::Restart(which) => Action::ServerRestart { server: which.server },
@@ -145,6 +185,34 @@ pub(crate) async fn run(
     let receipt = client.act(action).await?;
     output.receipt(&receipt);
     Ok(())
+}
+
+/// Says what the first public listing means. A person at a terminal is asked; a
+/// script is told and goes on, as nobody is there to answer.
+async fn warn(
+    visibility: Visibility,
+    yes: bool,
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
+    if visibility != Visibility::Public {
+        return Ok(());
+    }
+    let status: NodeStatus = client.get("/api/v1/status").await?;
+    let Some(sentence) = status.before_public else { return Ok(()) };
+    output.hint(&sentence);
+    if yes {
+        return Ok(());
+    }
+    let Some(mut terminal) = Terminal::open(output) else { return Ok(()) };
+    let agreed = terminal.confirm("List it for everybody?").map_err(|error| {
+        failure(ErrorKind::Internal, format!("failed to ask: {error}; give --yes"))
+    })?;
+    if agreed {
+        return Ok(());
+    }
+    let text = "nothing was changed: give --visibility unlisted or lan, or --yes";
+    Err(failure(ErrorKind::Denied, text))
 }
 
 fn new_server(args: AddArgs) -> Result<NewServer, Failure> {
@@ -171,6 +239,7 @@ fn new_server(args: AddArgs) -> Result<NewServer, Failure> {
         game_version: args.game_version,
         slots: args.slots,
         password: args.password,
+        visibility: args.visibility,
         start: args.start,
     })
 }
@@ -234,6 +303,7 @@ fn show(server: &Server) -> String {
         ("query", server.query.clone()),
         ("tags", server.tags.join(" ")),
         ("region", server.region.clone().unwrap_or_default()),
+        ("visibility", server.visibility.word().to_owned()),
         ("folder", server.folder.clone()),
         ("start line", server.exec.join(" ")),
     ];

@@ -6,24 +6,27 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use homehost_api::{Action, ActionRequest, NodeApi as _, NodeStatus, Principal};
+use homehost_api::{Action, ActionRequest, ErrorKind, NodeApi as _, NodeStatus, Principal};
 use homehost_mesh::Multiaddr;
-use homehost_protocol::NetworkName;
+use homehost_protocol::Invite;
+use homehost_store::DataDir;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use super::signals::{Ending, Signals};
 use super::{Output, detach, usage};
+use crate::config::watch::{Loaded, SetLog, Source};
+use crate::config::{
+    self, BOOTSTRAP, Given, HTTP, LISTEN, Layer, MDNS, NETWORK, Origin, PORT_MAPPING, Value, file,
+};
 use crate::control::{ALONE, Stop, count, going_on};
 use crate::daemon::{Daemon, UpConfig};
-use crate::exit::Failure;
+use crate::exit::{Failure, failure};
 use crate::log_file::LogFile;
 use crate::place;
 
-/// Environment variable that says what is logged.
-const LOG_VARIABLE: &str = "HOMEHOST_LOG";
-
-/// What is logged unless the variable says otherwise. libp2p warns of things that
+/// What is logged unless a setting says otherwise. libp2p warns of things that
 /// are normal here, as of being alone, which is said in plain words already.
 const LOG_DEFAULT: &str = "warn,libp2p=error,homehost=info";
 
@@ -62,6 +65,85 @@ pub(crate) struct UpArgs {
     /// The other side of --detach
     #[arg(long, hide = true, conflicts_with = "detach")]
     detached: bool,
+    /// Invitation into a network: its nodes are joined, now and at each later start
+    #[arg(long, value_name = "STRING")]
+    invite: Option<String>,
+    /// File of the settings [default: config.toml in the data folder]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl UpArgs {
+    /// What the options say, as the last layer of the settings.
+    fn layer(&self) -> Result<Layer, Failure> {
+        let mut layer = Layer::new();
+        let mut give = |key: &'static str, flag, value| {
+            layer.insert(key, Given { value, origin: Origin::Flag(flag) });
+        };
+        if !self.listen.is_empty() {
+            give(LISTEN, "--listen", Value::Addresses(self.listen.clone()));
+        }
+        if !self.bootstrap.is_empty() {
+            give(BOOTSTRAP, "--bootstrap", Value::Addresses(self.bootstrap.clone()));
+        }
+        if let Some(address) = self.http {
+            give(HTTP, "--http", Value::Api(address));
+        }
+        if let Some(name) = &self.network {
+            let name = name.parse().map_err(|error| usage(format!("--network: {error}")))?;
+            give(NETWORK, "--network", Value::Network(name));
+        }
+        if self.no_mdns {
+            give(MDNS, "--no-mdns", Value::Switch(false));
+        }
+        if self.no_port_mapping {
+            give(PORT_MAPPING, "--no-port-mapping", Value::Switch(false));
+        }
+        Ok(layer)
+    }
+
+    /// Takes up an invitation: writes down what it says, for the next start, too.
+    /// Returns where to join.
+    fn take_up(
+        &self,
+        source: &Source,
+        data_dir: &std::path::Path,
+    ) -> Result<Vec<Multiaddr>, Failure> {
+        let Some(text) = &self.invite else { return Ok(Vec::new()) };
+        let invite: Invite = text.parse().map_err(|error| usage(format!("--invite: {error}")))?;
+        if DataDir::is_in_use(data_dir) {
+            let text = "a node is running here already: give it the invitation with `homehost mesh \
+                        join`, or start another with --data-dir and a folder of its own";
+            return Err(failure(ErrorKind::Conflict, text));
+        }
+        let network = Value::Network(invite.network.clone());
+        if let Some(given) = source.load()?.given(NETWORK).filter(|given| given.value != network) {
+            let text = format!(
+                "this invitation is for the network {network}, and {} says {}: change that, or \
+                 start another node with --data-dir and a folder of its own",
+                given.origin, given.value
+            );
+            return Err(failure(ErrorKind::WrongState, text));
+        }
+        let addresses = crate::control::invited(&invite);
+        if !file::load(&source.file, false)?.contains_key(NETWORK) {
+            file::set(&source.file, NETWORK, &network)?;
+        }
+        file::add_bootstrap(&source.file, &addresses)?;
+        Ok(addresses)
+    }
+
+    fn source(&self, data_dir: &std::path::Path) -> Result<Source, Failure> {
+        let named = self.config.as_ref().map(std::path::absolute).transpose();
+        let named = named.map_err(|error| usage(format!("--config: {error}")))?;
+        let environment =
+            config::own_environment().map_err(|problems| config::refused(&problems))?;
+        Ok(Source {
+            named: named.is_some(),
+            file: named.unwrap_or_else(|| config::default_file(data_dir)),
+            above: vec![environment, self.layer()?],
+        })
+    }
 }
 
 /// What `up --json` prints once the node is up.
@@ -81,32 +163,32 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
         super::id::welcome(&data_dir, output)?;
         return detach::start(&data_dir, output).await;
     }
-    if args.detached {
-        start_logging_to(LogFile::of(&data_dir));
-        detach::leave_terminal();
-    } else {
-        start_logging();
+    let source = args.source(&data_dir)?;
+    let joined = args.take_up(&source, &data_dir)?;
+    if !joined.is_empty() && !output.is_json() {
+        let file = source.file.display();
+        output.line(&format!("the invitation is taken up, and {file} keeps it for later starts"));
     }
-    let network = match args.network {
-        Some(name) => Some(
-            name.parse::<NetworkName>().map_err(|error| usage(format!("--network: {error}")))?,
-        ),
-        None => None,
-    };
+    let loaded = Loaded::new(source, joined)?;
+    let log = args.detached.then(|| LogFile::of(&data_dir));
+    let set_log = start_logging(loaded.config.log(), log);
+    if args.detached {
+        detach::leave_terminal();
+    }
     let config = UpConfig {
         data_dir: data_dir.clone(),
-        listen: args.listen,
-        bootstrap: args.bootstrap,
-        http: args.http,
-        network,
-        mdns: !args.no_mdns,
-        port_mapping: !args.no_port_mapping,
+        listen: loaded.config.listen(),
+        bootstrap: loaded.bootstrap(),
+        http: loaded.config.http(),
+        network: loaded.config.network(),
+        mdns: loaded.config.mdns(),
+        port_mapping: loaded.config.port_mapping(),
     };
     super::id::welcome(&data_dir, output)?;
     // Before anything is started: a signal must never find the default handler.
     let mut signals = Signals::new()?;
     let daemon = tokio::select! {
-        daemon = Daemon::start(config) => daemon?,
+        daemon = Daemon::start(config, loaded, set_log) => daemon?,
         _ = signals.next() => return Ok(()),
     };
     introduce(&up(&daemon, &data_dir).await?, output);
@@ -146,29 +228,32 @@ async fn stop_games(daemon: &Daemon) -> Stop {
     }
 }
 
-fn log_filter() -> EnvFilter {
-    EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT))
-}
-
-/// Logs go to a file: there is nobody to read them now.
-fn start_logging_to(file: LogFile) {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(log_filter())
-        .with_writer(Mutex::new(file))
-        .with_ansi(false)
-        .try_init();
-}
-
-/// Logs go to standard error: what is printed on standard output is the answer.
-pub(crate) fn start_logging() {
-    let filter = log_filter();
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A second start in one process keeps the first.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+/// Logs go to standard error, since what is printed on standard output is the
+/// answer; without a terminal they go to a file.
+/// Returns what changes the filter later.
+fn start_logging(filter: Option<&str>, file: Option<LogFile>) -> SetLog {
+    let filter_of = |text: Option<&str>| {
+        // What is set was checked; what is not can be read.
+        EnvFilter::builder().parse_lossy(text.unwrap_or(LOG_DEFAULT))
+    };
+    let ansi = file.is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let writer = match file {
+        Some(file) => BoxMakeWriter::new(Mutex::new(file)),
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_writer(writer)
         .with_ansi(ansi)
-        .try_init();
+        .with_env_filter(filter_of(filter))
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    // A second start in one process keeps the first.
+    let _ = builder.try_init();
+    Box::new(move |text| {
+        if let Err(error) = handle.reload(filter_of(text)) {
+            tracing::warn!("failed to change what is logged: {error}");
+        }
+    })
 }
 
 async fn up(daemon: &Daemon, data_dir: &Path) -> Result<Up, Failure> {

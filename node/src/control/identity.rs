@@ -88,7 +88,8 @@ impl Control {
         };
         let conflict = self.keys.conflict().map(|fork| fork.advice().to_owned());
         let clock = self.clock.attention();
-        [conflict, view.ended, clock, phrase].into_iter().flatten().collect()
+        let keys = [conflict, view.ended, clock, phrase].into_iter().flatten();
+        keys.chain(self.settings.attention()).collect()
     }
 
     /// Does what changes keys.

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use homehost_api::{
-    ApiError, ErrorKind, Lookup, MeshStats, Repairs, ServerReach, Traffic, Witness,
+    ApiError, DirectoryRow, ErrorKind, Lookup, MeshStats, Repairs, ServerReach, Traffic, Witness,
 };
 use homehost_hosting::ServerView;
-use homehost_protocol::{ServerId, UnixMillis};
+use homehost_protocol::{ServerId, UnixMillis, Verdict, validate};
 use homehost_runtime::wall_ms;
 
 use super::{Control, closed, views};
@@ -24,7 +24,13 @@ impl Control {
         let answer = phone_book::look_up(&self.mesh, &self.directory, id).await;
         let answer = answer
             .map_err(|error| ApiError::new(ErrorKind::Unavailable, format!("not now: {error}")))?;
-        let row = self.directory.view(id).await.map_err(closed)?;
+        let row = self.directory.view(id).await.map_err(closed)?.map(views::directory_row);
+        let unlisted = self.unlisted(id, answer.best.as_deref());
+        // The directory may remember it from when it was public.
+        let row = match (row, unlisted) {
+            (Some(row), Some(unlisted)) if row.issued > unlisted.issued => Some(row),
+            (row, unlisted) => unlisted.or(row),
+        };
         if row.is_none() && answer.best.is_none() {
             let text = if answer.answers.is_empty() {
                 "nobody could be asked: this node has no peer that keeps records".to_owned()
@@ -39,13 +45,21 @@ impl Control {
         }
         Ok(Lookup {
             id: id.to_string(),
-            row: row.map(views::directory_row),
+            row,
             answers: answer.answers.len(),
             agree: answer.answers.iter().filter(|vote| vote.agrees).count(),
             voices: answer.voices(),
             known,
             took_ms: began.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
         })
+    }
+
+    /// An unlisted server, which is in no directory, as the DHT has it.
+    fn unlisted(&self, id: ServerId, found: Option<&[u8]>) -> Option<DirectoryRow> {
+        let keys = self.directory.keys();
+        let verdict = validate(found?, self.keys.network(), &keys, UnixMillis(wall_ms()));
+        let Verdict::Accept(record) = verdict else { return None };
+        views::unlisted_row(*record).filter(|row| row.id == id.to_string())
     }
 
     pub(super) fn reach_of(&self, server: &str) -> Result<ServerReach, ApiError> {

@@ -39,6 +39,7 @@ pub(super) fn definition(
     definition.language = new.language.clone();
     definition.game_version = new.game_version.clone();
     definition.slots = new.slots;
+    definition.visibility = super::views::visibility_of(new.visibility);
     definition.flags = new.password.then_some(flags::PASSWORD);
     check_listing(&definition, &keys.measure())
         .map_err(|error| ApiError::new(ErrorKind::Usage, error.to_string()))?;

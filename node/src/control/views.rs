@@ -1,30 +1,32 @@
 //! The node's own types, made into what a person sees.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use homehost_api::{
     ApiError, DirectoryRow, DiscoverQuery, ErrorKind, LogLine, Peer, Reach, RowStatus, Server,
-    ServerState, SortBy,
+    ServerState, SortBy, Visibility,
 };
 use homehost_directory::{Query, RowView, SearchError, Sort};
 use homehost_hosting::{ServerView, State};
-use homehost_mesh::PeerInfo;
+use homehost_mesh::{MeshStatus, PeerInfo};
 use homehost_protocol::UnixMillis;
 use homehost_protocol::limits::{
     GAME_BYTES_MAX, GAME_VERSION_BYTES_MAX, LANGUAGE_BYTES_MAX, QUERY_TEXT_BYTES_MAX,
     REGION_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX,
 };
-use homehost_protocol::record::listing::flags;
+use homehost_protocol::record::listing::{Visibility as wire, flags};
+use homehost_protocol::{Record, ServerId, Validated};
 use homehost_runtime::wall_ms;
 
 use super::{Control, reachability as network};
-use crate::wire::join::{join_addresses, own_ips};
+use crate::wire::join::{ip_of, ips_for, join_addresses};
 
 impl Control {
     pub(super) fn server_view(&self, server: &ServerView) -> Server {
         let definition = &server.definition;
         let mesh = self.mesh.status().borrow().clone();
-        let ips = own_ips(self.keys.network(), &mesh);
+        let ips = ips_for(definition.visibility, self.keys.network(), &mesh);
         let port = |(name, port): (&String, &u16)| {
             let transport = definition.ports.get(name).map(|request| request.transport);
             let text = transport.map_or_else(|| port.to_string(), |t| format!("{port}/{t}"));
@@ -58,9 +60,53 @@ impl Control {
             query: definition.query.kind.to_string(),
             tags: definition.tags.clone(),
             region: definition.region.clone(),
+            visibility: visibility(definition.visibility),
             folder: folder(&self.data_dir, server),
         }
     }
+}
+
+/// Who learns of a server, for a person.
+pub(super) fn visibility(of: Option<wire>) -> Visibility {
+    match of {
+        None => Visibility::Public,
+        Some(wire::Unlisted) => Visibility::Unlisted,
+        Some(wire::Lan) => Visibility::Lan,
+    }
+}
+
+/// What a visibility means, in a sentence about a server.
+pub(super) fn told(visibility: Visibility) -> &'static str {
+    match visibility {
+        Visibility::Public => "public: everybody finds it",
+        Visibility::Unlisted => "unlisted: whoever has its id finds it with `homehost lookup`",
+        Visibility::Lan => "for your LAN alone",
+    }
+}
+
+/// Who learns of a server, for its listing.
+pub(super) fn visibility_of(told: Visibility) -> Option<wire> {
+    match told {
+        Visibility::Public => None,
+        Visibility::Unlisted => Some(wire::Unlisted),
+        Visibility::Lan => Some(wire::Lan),
+    }
+}
+
+/// What is said before the first server is listed for everybody.
+const BEFORE_PUBLIC: &str = "a public server is listed with the address of your home, for everybody \
+                             and as long as it runs; --visibility unlisted shows it to those who \
+                             have its id, and lan to those on your LAN";
+
+/// The sentence, unless a server is public already, or no address of a home
+/// would be told because the node listens on this machine alone.
+pub(super) fn before_public(
+    servers: &BTreeMap<ServerId, ServerView>,
+    mesh: &MeshStatus,
+) -> Option<&'static str> {
+    let told = servers.values().any(|server| server.definition.visibility.is_none());
+    let local = mesh.listening.iter().filter_map(ip_of).all(|ip| ip.is_loopback());
+    (!told && !local).then_some(BEFORE_PUBLIC)
 }
 
 /// Where a server's files lie.
@@ -173,6 +219,48 @@ pub(super) fn no_result(error: SearchError) -> ApiError {
     }
 }
 
+/// A server that the DHT knows and no directory keeps.
+pub(super) fn unlisted_row(record: Validated) -> Option<DirectoryRow> {
+    let Validated { header, record: Record::ServerListing(listing), .. } = record else {
+        return None;
+    };
+    if listing.visibility != Some(wire::Unlisted) {
+        return None;
+    }
+    let id = listing.id(&header.root);
+    let has = |bit: u32| listing.flags.is_some_and(|flags| flags & bit != 0);
+    Some(DirectoryRow {
+        id: id.to_string(),
+        host: header.root.to_string(),
+        key_epoch: header.key_epoch,
+        status: if listing.is_withdrawn() { RowStatus::Withdrawn } else { RowStatus::Live },
+        name: listing.name.clone(),
+        game: listing.game.clone(),
+        tags: listing.tags.clone(),
+        region: listing.region.clone(),
+        players: None,
+        slots: listing.slots,
+        addresses: listing.addresses.iter().map(ToString::to_string).collect(),
+        reach: Reach::Claimed,
+        reach_proved: 0,
+        reach_said: 0,
+        reach_asked: 0,
+        reach_at: None,
+        reach_age_s: None,
+        key_conflict: false,
+        issued: header.issued.to_string(),
+        seen: header.issued.to_string(),
+        confirmed: true,
+        description: listing.description.clone(),
+        language: listing.language.clone(),
+        version: listing.game_version.clone(),
+        password: has(flags::PASSWORD),
+        whitelist: has(flags::WHITELIST),
+        modded: has(flags::MODDED),
+        pvp: has(flags::PVP),
+    })
+}
+
 pub(crate) fn directory_row(row: RowView) -> DirectoryRow {
     let listing = row.listing;
     let has = |bit: u32| listing.flags.is_some_and(|flags| flags & bit != 0);
@@ -209,5 +297,28 @@ pub(crate) fn directory_row(row: RowView) -> DirectoryRow {
         whitelist: has(flags::WHITELIST),
         modded: has(flags::MODDED),
         pvp: has(flags::PVP),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_address_is_spoken_of_only_where_there_is_one_to_tell() {
+        let listening = |addresses: &[&str]| MeshStatus {
+            listening: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            ..MeshStatus::default()
+        };
+        let none = BTreeMap::new();
+        for (addresses, told) in [
+            (&["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"][..], false),
+            (&["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.0.9/tcp/1"], true),
+            (&["/ip4/8.8.8.8/tcp/1"], true),
+            (&[], false),
+        ] {
+            let said = before_public(&none, &listening(addresses));
+            assert_eq!(said.is_some(), told, "{addresses:?}");
+        }
     }
 }

@@ -14,20 +14,20 @@ use homehost_mesh::{MeshHandle, Published};
 use homehost_protocol::chain::KeyChain;
 use homehost_protocol::gossip::{Topic, encode_batches};
 use homehost_protocol::limits::RPC_OFFER_MAX;
-use homehost_protocol::record::listing::ListingState;
+use homehost_protocol::record::listing::{ListingState, Visibility};
 use homehost_protocol::record::{RecordSigner, SignError};
 use homehost_protocol::rpc::Request;
 use homehost_protocol::validate::IgnoreReason;
 use homehost_protocol::{
-    JoinAddress, NetworkName, NodeId, ReachAttest, Record, Scope, ServerId, ServerListing,
-    UnixMillis, Verdict, validate,
+    JoinAddress, NetworkName, NodeId, Presence, ReachAttest, Record, Scope, ServerId,
+    ServerListing, UnixMillis, Verdict, validate,
 };
 use homehost_runtime::{Shutdown, wall_ms};
 use homehost_store::{Batch, Ledger, Row, StoreError, Table};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::clock::ClockHandle;
-use super::join::{join_addresses, own_ips};
+use super::join::{ips_for, join_addresses, own_ips};
 use crate::identity::keys::{OwnChain, SignerState, Signing};
 
 mod chain;
@@ -317,13 +317,13 @@ impl AnnounceTask {
     fn look(&mut self) {
         let network = &self.parts.network;
         let mesh = self.parts.mesh.status().borrow().clone();
-        let ips = own_ips(network, &mesh);
         let servers = self.parts.servers.borrow().clone();
         let mut running = BTreeMap::new();
         let mut undecided = BTreeSet::new();
         for (id, server) in servers.iter() {
             match server.state {
                 State::Running => {
+                    let ips = ips_for(server.definition.visibility, network, &mesh);
                     let addresses = join_addresses(server, &ips, &mesh);
                     // Until the mesh knows an address there is nothing to tell.
                     if addresses.is_empty() {
@@ -342,10 +342,21 @@ impl AnnounceTask {
     /// Signs, keeps and sends what was proposed, and tells the publisher how it went.
     /// The chain comes before what it proves.
     async fn say(&mut self, proposals: Vec<Proposal>, chain: Option<Vec<u8>>) {
+        let mut far = BTreeMap::<Topic, Vec<Vec<u8>>>::new();
+        // Before the presence that names servers of the LAN, too, so that this
+        // one, which is for its link, stands there.
+        if let [Proposal::Presence(presence)] = &proposals[..]
+            && let Some(public) = self.public_part(presence)
+        {
+            match self.sign(&Proposal::Presence(public)).await {
+                Ok(envelope) => far.entry(Topic::Presence).or_default().push(envelope),
+                Err(error) => tracing::warn!("failed to announce: {error}"),
+            }
+        }
         // Together, so that one write to the disk serves many.
         let signed = join_all(proposals.iter().map(|proposal| self.sign(proposal))).await;
-        let mut far = BTreeMap::<Topic, Vec<Vec<u8>>>::new();
         let mut near = Vec::new();
+        let mut unlisted = false;
         if let Some(chain) = &chain {
             far.entry(Topic::Listings).or_default().push(chain.clone());
         }
@@ -355,6 +366,12 @@ impl AnnounceTask {
                 Ok(envelope) => {
                     self.problem(&proposal, None);
                     let topic = topic_of(&proposal);
+                    if is_unlisted(&proposal) {
+                        // The DHT has it as soon as the phone book looks.
+                        unlisted = true;
+                        self.publisher.said(proposal, now);
+                        continue;
+                    }
                     let to = if self.is_near_only(&proposal) {
                         &mut near
                     } else {
@@ -374,7 +391,7 @@ impl AnnounceTask {
                 }
             }
         }
-        if far.contains_key(&Topic::Listings) {
+        if far.contains_key(&Topic::Listings) || unlisted {
             self.said.notify_one();
         }
         for (topic, envelopes) in far {
@@ -429,6 +446,8 @@ impl AnnounceTask {
             ),
             // Others ask for the chain, and so will the own directory.
             Some(Admission::Refused(Refusal::NeedChain)) => Ok(envelope),
+            // It is for the DHT alone.
+            Some(Admission::Refused(Refusal::Unlisted)) => Ok(envelope),
             Some(Admission::Refused(refusal)) => Err(refusal.into()),
             _ => Ok(envelope),
         }
@@ -452,11 +471,28 @@ impl AnnounceTask {
     fn is_near_only(&self, proposal: &Proposal) -> bool {
         match proposal {
             Proposal::Listing(_, listing) => {
-                self.parts.network.is_main()
-                    && listing.addresses.iter().any(|address| address.scope() != Scope::Global)
+                listing.visibility == Some(Visibility::Lan)
+                    || (self.parts.network.is_main()
+                        && listing.addresses.iter().any(|at| at.scope() != Scope::Global))
             }
-            Proposal::Presence(_) => self.has_near_rows(),
+            Proposal::Presence(presence) => {
+                self.has_near_rows() || presence.servers.iter().any(|of| self.is_lan(&of.id))
+            }
         }
+    }
+
+    /// Whether a server is for the link of this node alone.
+    fn is_lan(&self, id: &ServerId) -> bool {
+        let servers = self.parts.servers.borrow();
+        servers.get(id).is_some_and(|of| of.definition.visibility == Some(Visibility::Lan))
+    }
+
+    /// What everybody may know of a presence that may not go to all as it is.
+    fn public_part(&self, presence: &Presence) -> Option<Presence> {
+        let mut servers = presence.servers.clone();
+        servers.retain(|of| !self.is_lan(&of.id));
+        let mixed = servers.len() < presence.servers.len() && !servers.is_empty();
+        (mixed && !self.has_near_rows()).then_some(Presence { servers })
     }
 
     /// Whether own rows may only go to peers on the link.
@@ -479,10 +515,15 @@ impl AnnounceTask {
 
     /// Offers a peer on the link all own rows that gossip must not carry.
     async fn offer(&self, node: NodeId) {
-        if !self.has_near_rows() {
+        let lan = self.parts.servers.borrow().keys().copied().collect::<Vec<_>>();
+        if !self.has_near_rows() && !lan.iter().any(|id| self.is_lan(id)) {
             return;
         }
         let Ok(mut own) = self.parts.own_records().await else { return };
+        own.retain(|(_, envelope)| {
+            ServerListing::of_envelope(envelope)
+                .is_none_or(|listing| listing.visibility != Some(Visibility::Unlisted))
+        });
         own.sort_by_key(|(key, _)| *key != self.parts.key(CHAIN_ROW));
         let envelopes: Vec<_> = own.into_iter().map(|(_, envelope)| envelope).collect();
         self.offer_to(node, &envelopes);
@@ -498,6 +539,12 @@ impl AnnounceTask {
             });
         }
     }
+}
+
+/// Whether only those who have its id may find what is proposed.
+fn is_unlisted(proposal: &Proposal) -> bool {
+    matches!(proposal, Proposal::Listing(_, listing)
+        if listing.visibility == Some(Visibility::Unlisted))
 }
 
 /// Where a proposal is said; listings come before presence in order.
@@ -532,6 +579,7 @@ fn listing_of(definition: &ServerDefinition, addresses: Vec<JoinAddress>) -> Ser
         slots: definition.slots,
         flags: definition.flags,
         plugin_set: None,
+        visibility: definition.visibility,
     }
 }
 
@@ -545,7 +593,9 @@ pub(crate) fn check_listing(
 ) -> Result<(), SignError> {
     // As many and as long addresses as it may ever get.
     let addresses = (1..=homehost_protocol::limits::JOIN_ADDRESSES_MAX as u16).map(|n| {
-        let ip = std::net::Ipv6Addr::new(0x2001, 0xffff, 1, 1, 1, 1, 1, n);
+        let lan = definition.visibility == Some(Visibility::Lan);
+        let first = if lan { 0xfd00 } else { 0x2001 };
+        let ip = std::net::Ipv6Addr::new(first, 0xffff, 1, 1, 1, 1, 1, n);
         JoinAddress { socket: (ip, u16::MAX).into(), transport: homehost_protocol::Transport::Udp }
     });
     let listing = listing_of(definition, addresses.collect());

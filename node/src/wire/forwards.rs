@@ -7,6 +7,7 @@ use std::sync::Arc;
 use homehost_hosting::ServerView;
 use homehost_mesh::{MeshHandle, PortWish};
 use homehost_protocol::ServerId;
+use homehost_protocol::record::listing::Visibility;
 use homehost_runtime::Shutdown;
 use tokio::sync::watch;
 
@@ -38,12 +39,13 @@ impl Forwards {
 }
 
 /// The port that players join and the one that others query, while it runs: other
-/// ports, as of a remote console, are nobody's business outside.
+/// ports, as of a remote console, are nobody's business outside, and neither is
+/// a server for the LAN.
 fn wishes(server: &ServerView) -> Vec<PortWish> {
-    if server.pid.is_none() {
+    let definition = &server.definition;
+    if server.pid.is_none() || definition.visibility == Some(Visibility::Lan) {
         return Vec::new();
     }
-    let definition = &server.definition;
     let query = definition.query_port().map(|(name, port)| (name, port.transport));
     let mut wishes: Vec<_> = join_port(definition)
         .into_iter()

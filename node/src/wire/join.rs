@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use homehost_hosting::{ServerDefinition, ServerView};
 use homehost_mesh::{MeshStatus, Multiaddr};
 use homehost_protocol::limits::JOIN_ADDRESSES_MAX;
+use homehost_protocol::record::listing::Visibility;
 use homehost_protocol::{JoinAddress, NetworkName, Scope, Transport};
 
 /// The addresses of this machine that are worth telling, best first.
@@ -38,6 +39,27 @@ pub(crate) fn own_ips(network: &NetworkName, mesh: &MeshStatus) -> Vec<IpAddr> {
             Scope::Global | Scope::Nowhere => true,
         });
     }
+    ips.truncate(JOIN_ADDRESSES_MAX);
+    ips
+}
+
+/// The addresses at which a server is told to those who may learn of it.
+pub(crate) fn ips_for(
+    visibility: Option<Visibility>,
+    network: &NetworkName,
+    mesh: &MeshStatus,
+) -> Vec<IpAddr> {
+    if visibility != Some(Visibility::Lan) {
+        return own_ips(network, mesh);
+    }
+    let mut ips: Vec<IpAddr> = mesh.listening.iter().filter_map(ip_of).collect();
+    let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    ips.retain(|ip| matches!(Scope::of(*ip), Scope::OnLink | Scope::Loopback) && !link_local(ip));
+    ips.sort_by_key(|ip| (rank(*ip), ip.is_ipv6(), *ip));
+    ips.dedup();
+    // Loopback is for the network of one machine, as ever.
+    let beyond = ips.first().is_some_and(|ip| Scope::of(*ip) == Scope::OnLink);
+    ips.retain(|ip| if beyond { Scope::of(*ip) == Scope::OnLink } else { ip.is_ipv4() });
     ips.truncate(JOIN_ADDRESSES_MAX);
     ips
 }

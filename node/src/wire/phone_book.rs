@@ -13,6 +13,7 @@ use homehost_protocol::dht::DhtKey;
 use homehost_protocol::keys::DeviceKey;
 use homehost_protocol::limits::{HOST_ADDRESS_BYTES_MAX, HOST_ADDRESSES_MAX};
 use homehost_protocol::record::host::{HostAnnouncement, capabilities};
+use homehost_protocol::record::listing::Visibility;
 use homehost_protocol::{
     NetworkName, NodeId, RecId, Record, Scope, ServerId, UnixMillis, Verdict, validate,
 };
@@ -133,8 +134,9 @@ impl PhoneBook {
                 continue;
             };
             let near = matches!(&record.record, Record::ServerListing(listing)
-                if self.network.is_main()
-                    && listing.addresses.iter().any(|a| a.scope() != Scope::Global));
+                if listing.visibility == Some(Visibility::Lan)
+                    || (self.network.is_main()
+                        && listing.addresses.iter().any(|a| a.scope() != Scope::Global)));
             if let Some(key) = DhtKey::of(&record).filter(|_| !near) {
                 own.insert(key, envelope);
             }

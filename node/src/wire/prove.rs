@@ -12,6 +12,7 @@ use homehost_directory::proof::{ProofPlan, Subject};
 use homehost_hosting::{ServerView, State};
 use homehost_mesh::{MeshHandle, PathKind, PeerInfo};
 use homehost_protocol::limits::WITNESSES_MAX;
+use homehost_protocol::record::listing::Visibility;
 use homehost_protocol::record::reach::{Attest, Probe, ProbeProtocol};
 use homehost_protocol::rpc::attest::AttestRequest;
 use homehost_protocol::{JoinAddress, NetworkName, NodeId, ReachAttest, ServerId, UnixMillis};
@@ -103,6 +104,19 @@ impl Prover {
         let ips = own_ips(&self.network, &mesh);
         let mut due = Vec::new();
         for (id, server) in servers.iter().filter(|(_, server)| server.state == State::Running) {
+            if let Some(visibility) = server.definition.visibility {
+                // Whoever is asked to look learns of it.
+                self.note(
+                    *id,
+                    match visibility {
+                        Visibility::Unlisted => "it is unlisted, so nobody is asked to look",
+                        Visibility::Lan => {
+                            "it is for the LAN, so nobody elsewhere is asked to look"
+                        }
+                    },
+                );
+                continue;
+            }
             let Some((port, protocol)) = probe_of(server) else {
                 self.note(*id, UNCHECKED);
                 continue;

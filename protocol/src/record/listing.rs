@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FieldError, WireRecord, check_slug, check_text};
-use crate::address::JoinAddress;
+use crate::address::{JoinAddress, Scope};
 use crate::cbor::{self, cbor_map};
 use crate::envelope::Envelope;
 use crate::ids::{RootId, ServerId, ServerNonce, byte_id};
@@ -51,6 +51,38 @@ impl TryFrom<u8> for ListingState {
     }
 }
 
+/// Who learns of a server that is not for everybody.
+///
+/// The field is critical: a reader that does not know it would list the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+pub enum Visibility {
+    /// Whoever has its id finds it in the DHT; no search does; 1.
+    Unlisted,
+    /// Nodes on the link of its host; 2.
+    Lan,
+}
+
+impl From<Visibility> for u8 {
+    fn from(visibility: Visibility) -> Self {
+        match visibility {
+            Visibility::Unlisted => 1,
+            Visibility::Lan => 2,
+        }
+    }
+}
+
+impl TryFrom<u8> for Visibility {
+    type Error = &'static str;
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        match number {
+            1 => Ok(Self::Unlisted),
+            2 => Ok(Self::Lan),
+            _ => Err("unknown visibility"),
+        }
+    }
+}
+
 /// Flags of a listing. Unknown bits are kept and ignored.
 pub mod flags {
     /// Players need a password.
@@ -93,6 +125,8 @@ cbor_map! {
         optional 12 flags: u32,
         /// The plugins it runs.
         optional 13 plugin_set: PluginSet,
+        /// Who learns of it, unless it is everybody.
+        optional 14 visibility: Visibility,
     }
 }
 
@@ -155,6 +189,11 @@ impl ServerListing {
             if self.addresses[..at].contains(address) {
                 return Err(FieldError::new("addresses", "must not repeat"));
             }
+        }
+        let is_lan = self.visibility == Some(Visibility::Lan);
+        if is_lan && self.addresses.iter().any(|address| address.scope() == Scope::Global) {
+            let rule = "must not be global ones for a server of the LAN";
+            return Err(FieldError::new("addresses", rule));
         }
         if self.addresses.is_empty() && !self.is_withdrawn() {
             return Err(FieldError::new("addresses", "must have at least one for a live listing"));

@@ -40,6 +40,7 @@ fn listing() -> ServerListing {
         slots: Some(20),
         flags: None,
         plugin_set: None,
+        visibility: None,
     }
 }
 
@@ -276,7 +277,7 @@ fn what_may_be_honest_is_ignored_and_not_held_against_anyone() {
 
 #[test]
 fn unknown_keys_are_critical_below_128_and_kept_above() {
-    for (key, accepted) in [(14_u8, false), (127, false), (128, true), (255, true)] {
+    for (key, accepted) in [(15_u8, false), (127, false), (128, true), (255, true)] {
         // A body with one more field than the listing has.
         let mut body = cbor::encode(&listing());
         body[0] += 1;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use homehost_protocol::limits::{AHEAD_MAX, REPLICA_ROWS_MAX, SERVERS_PER_DEVICE_MAX};
 use homehost_protocol::record::Header;
+use homehost_protocol::record::listing::Visibility;
 use homehost_protocol::validate::{IgnoreReason, claimed_root, validate_unless};
 use homehost_protocol::{
     NetworkName, NodeId, Presence, RecId, Record, RootId, Scope, ServerId, ServerListing,
@@ -89,6 +90,9 @@ pub enum Refusal {
     /// Its addresses are not for this way of travelling.
     #[error("join addresses that do not belong on this network")]
     Scope,
+    /// Only whoever has its id is to find it, and not by a search.
+    #[error("it is unlisted")]
+    Unlisted,
     /// Its root has as many rows as a root may have.
     #[error("its root has as many servers as it may have")]
     RootQuota,
@@ -136,6 +140,7 @@ impl Refusal {
             Self::SenderQuota => "sender_quota",
             Self::PrefixQuota => "prefix_quota",
             Self::Scope => "scope",
+            Self::Unlisted => "unlisted",
             Self::RootQuota => "root_quota",
             Self::Full => "full",
             Self::NotKept => "not_kept",
@@ -144,9 +149,11 @@ impl Refusal {
 }
 
 /// Whether a listing may travel to nodes anywhere: on the public network only
-/// with addresses that work from anywhere.
+/// with addresses that work from anywhere, and nowhere what is for a LAN.
 pub(super) fn scope_fits_everyone(network: &NetworkName, listing: &ServerListing) -> bool {
-    !network.is_main() || listing.addresses.iter().all(|address| address.scope() == Scope::Global)
+    listing.visibility.is_none()
+        && (!network.is_main()
+            || listing.addresses.iter().all(|address| address.scope() == Scope::Global))
 }
 
 impl Directory {
@@ -441,6 +448,9 @@ impl Directory {
     }
 
     fn check_scope(&self, listing: &ServerListing, source: Source) -> Result<(), Refusal> {
+        if listing.visibility == Some(Visibility::Unlisted) {
+            return Err(Refusal::Unlisted);
+        }
         let fits = match source {
             Source::Own => true,
             Source::Gossip | Source::Peer { on_link: false, .. } => {

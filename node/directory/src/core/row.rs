@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) withdrawn: bool,
     /// Whether all its addresses work from anywhere.
     pub(super) global: bool,
+    /// Whether its host wants it told on its link alone.
+    pub(super) lan: bool,
     /// All its addresses but the one in its place.
     pub(super) more_ips: Box<[IpAddr]>,
     /// When this version was first seen here.
@@ -125,6 +127,7 @@ impl Row {
             flags: listing.flags.unwrap_or_default(),
             withdrawn: listing.is_withdrawn(),
             global: listing.addresses.iter().all(|at| at.scope() == Scope::Global),
+            lan: listing.visibility.is_some(),
             more_ips: ips.skip(usize::from(!listing.is_withdrawn())).collect(),
             first_seen,
             since: heard.unwrap_or(loaded),

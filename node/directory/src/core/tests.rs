@@ -50,6 +50,7 @@ fn listing(n: u8) -> ServerListing {
         slots: Some(20),
         flags: None,
         plugin_set: None,
+        visibility: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn server(n: u8, players: u16) -> (ServerId, OwnServer) {
         slots: None,
         flags: None,
         plugin_set: None,
+        visibility: None,
     };
     (ServerId([n; 32]), OwnServer { listing, players: Some(players), slots: None })
 }

@@ -39,6 +39,7 @@ fn listing(n: u16) -> ServerListing {
         slots: None,
         flags: None,
         plugin_set: None,
+        visibility: None,
     }
 }
 

@@ -52,6 +52,15 @@ impl Actor {
                     )))
                 });
             }
+            Command::SetVisibility { visibility, reply } => {
+                let mut definition = ServerDefinition::clone(&self.definition);
+                definition.visibility = visibility;
+                let saved = self.shared.store.save(&definition).await;
+                if saved.is_ok() {
+                    self.definition = Arc::new(definition);
+                }
+                let _ = reply.send(saved.map_err(PowerError::from));
+            }
             Command::Remove(_) => {}
         }
     }

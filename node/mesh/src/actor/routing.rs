@@ -235,6 +235,21 @@ impl Actor {
         }
     }
 
+    /// Dials what is new of other configured addresses, and from now on those.
+    pub(super) fn set_bootstrap(&mut self, addresses: Vec<Multiaddr>) {
+        self.rules.retype(&addresses);
+        let old = std::mem::take(&mut self.bootstrap);
+        for address in addresses {
+            // Who answered there is still known.
+            let known = old.iter().find(|(old, _)| *old == address).cloned();
+            let is_new = known.is_none();
+            self.bootstrap.push(known.unwrap_or_else(|| bootstrap(address.clone())));
+            if is_new && let Err(error) = self.swarm.dial(DialOpts::from(address)) {
+                tracing::debug!(%error, "cannot dial a bootstrap node");
+            }
+        }
+    }
+
     /// Notes who answers at a bootstrap address, so that it is not dialled again
     /// for as long as that peer is connected.
     pub(super) fn note_bootstrap(&mut self, peer: PeerId, dialled: &Multiaddr) {

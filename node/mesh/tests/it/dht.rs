@@ -57,6 +57,7 @@ fn listing(signer: &RecordSigner, nonce: u8, age: u64) -> (DhtKey, Vec<u8>) {
         slots: None,
         flags: None,
         plugin_set: None,
+        visibility: None,
     };
     let key = DhtKey::Listing(listing.id(&signer.root()));
     let seq = now() - age;

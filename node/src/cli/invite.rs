@@ -1,0 +1,99 @@
+//! Invitations for a person: a string, a code for a camera, and what came of it.
+
+use std::time::{Duration, Instant};
+
+use homehost_api::{Invitation, Peer};
+use homehost_protocol::Invite;
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+
+use super::output::{Cell, Colour};
+use super::{Client, Output};
+use crate::exit::Failure;
+
+/// How long a person is kept waiting for somebody to answer. A dial takes ten
+/// seconds at most.
+const ANSWER: Duration = Duration::from_secs(12);
+
+/// How often it is looked whether somebody has.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What is shown of an invitation; to a pipe, the string alone.
+pub(super) fn text(invitation: &Invitation, output: &Output) -> String {
+    let mut text = String::new();
+    if output.is_terminal() {
+        if let Some(code) = code(&invitation.text) {
+            text.push_str(&output.black_on_white(&code));
+            text.push('\n');
+        }
+        let rows: Vec<_> = invitation
+            .addresses
+            .iter()
+            .map(|address| {
+                let reach = match address.scope.as_str() {
+                    "global" => Cell::of("from anywhere").colour(Colour::Good),
+                    "lan" => Cell::of("on your LAN only"),
+                    _ => Cell::of("on this machine only"),
+                };
+                let node = if address.node == "this" { "this node" } else { "bootstrap node" };
+                vec![Cell::of(&address.address), Cell::of(node), reach]
+            })
+            .collect();
+        text.push_str(&output.table(&["ADDRESS", "OF", "REACHED"], &rows));
+        text.push_str(&format!("\n{}\n\n", invitation.text));
+        text.push_str(
+            "to be used with: homehost up --invite STRING, or homehost mesh join STRING\n",
+        );
+    } else {
+        text.push_str(&invitation.text);
+    }
+    if let Some(note) = &invitation.note {
+        output.hint(note);
+    }
+    text
+}
+
+/// The string as a code, two modules in a letter. Capitals make a smaller one.
+fn code(text: &str) -> Option<String> {
+    let code = QrCode::with_error_correction_level(text.to_ascii_uppercase(), EcLevel::L).ok()?;
+    Some(code.render::<Dense1x2>().build())
+}
+
+/// Tells a person whether somebody of an invitation has answered.
+pub(super) async fn wait(text: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+    let Ok(invite) = text.parse::<Invite>() else { return Ok(()) };
+    let invited: Vec<String> = invite.nodes.iter().map(|node| node.node.to_string()).collect();
+    let begun = Instant::now();
+    while begun.elapsed() < ANSWER {
+        let peers: Vec<Peer> = client.get("/api/v1/peers").await?;
+        let there = peers.iter().filter(|peer| invited.contains(&peer.node)).count();
+        if there > 0 {
+            output.hint(&format!("joined: {} answered", crate::control::count(there, "node")));
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    output.hint(
+        "nobody has answered yet: the node keeps trying; ask whoever invited you whether their \
+         node is up, and see `homehost doctor`",
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_invitation_still_makes_a_code() {
+        let longest =
+            "homehost1".to_owned() + &"a".repeat(homehost_protocol::limits::INVITE_CHARS_MAX - 9);
+        let code = code(&longest).expect("it fits");
+        let width = code.lines().next().expect("a line").chars().count();
+        assert!(code.lines().all(|line| line.chars().count() == width));
+        assert!(width < 160, "{width} columns");
+        let usual = super::code(&("homehost1".to_owned() + &"a".repeat(150))).expect("it fits");
+        let width = usual.lines().next().expect("a line").chars().count();
+        assert!(width <= 60, "{width} columns");
+    }
+}

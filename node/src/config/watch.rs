@@ -1,0 +1,306 @@
+//! The settings of a running node: what counts, what waits for a restart, and
+//! the file that is followed. A file that cannot be taken changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use homehost_api::ConfigView;
+use homehost_mesh::{MeshHandle, Multiaddr};
+use homehost_runtime::Shutdown;
+
+use super::file::{self, Identity};
+use super::{BOOTSTRAP, Config, LOG, Layer, SETTINGS};
+use crate::exit::Failure;
+
+/// How often the file is looked at. A system's own notices differ, miss what
+/// editors do that put a new file in the old one's place, and a look is one
+/// system call.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Takes another filter of the log.
+pub(crate) type SetLog = Box<dyn Fn(Option<&str>) + Send + Sync>;
+
+/// Where settings come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) file: PathBuf,
+    /// Whether a person named the file, so that it has to be there.
+    pub(crate) named: bool,
+    /// What lies over the file, in order.
+    pub(crate) above: Vec<Layer>,
+}
+
+impl Source {
+    /// Reads the file and lays the rest over it.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
+        let below = file::load(&self.file, self.named)?;
+        Ok(Config::of(std::iter::once(below).chain(self.above.iter().cloned())))
+    }
+}
+
+/// What a node is started with: settings, and the state of the file that they
+/// were read from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    source: Source,
+    identity: Identity,
+    /// Addresses of the invitation that it is started with.
+    joined: Vec<Multiaddr>,
+}
+
+impl Loaded {
+    /// Reads settings for the first time.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub(crate) fn new(source: Source, joined: Vec<Multiaddr>) -> Result<Self, Failure> {
+        // Before it is read: a change in between is seen later.
+        let identity = file::identity(&source.file);
+        Ok(Self { config: source.load()?, source, identity, joined })
+    }
+
+    /// Whom to join first.
+    pub(crate) fn bootstrap(&self) -> Vec<Multiaddr> {
+        with_joined(&self.config, &self.joined)
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    /// What counts.
+    config: Config,
+    /// Addresses of invitations that were taken up since the start. They count
+    /// also where an option lies over the file that they were written to.
+    joined: Vec<Multiaddr>,
+    /// Keys whose new value waits for a restart.
+    waiting: Vec<&'static str>,
+    /// Why the file is not taken.
+    problem: Option<String>,
+}
+
+impl State {
+    /// Takes what may change while the node runs; returns the keys that did.
+    fn follow(&mut self, new: &Config) -> Vec<&'static str> {
+        let (mut changed, mut waiting) = (Vec::new(), Vec::new());
+        for setting in SETTINGS {
+            let same = self.config.value(setting.key) == new.value(setting.key);
+            if same || setting.live {
+                // Also when only its line is another.
+                self.config.take(setting.key, new);
+            }
+            match (same, setting.live) {
+                (true, _) => {}
+                (false, true) => changed.push(setting.key),
+                (false, false) => waiting.push(setting.key),
+            }
+        }
+        self.waiting = waiting;
+        changed
+    }
+
+    fn bootstrap(&self) -> Vec<Multiaddr> {
+        with_joined(&self.config, &self.joined)
+    }
+}
+
+fn with_joined(config: &Config, joined: &[Multiaddr]) -> Vec<Multiaddr> {
+    let mut addresses = config.bootstrap();
+    for address in joined {
+        if !addresses.contains(address) {
+            addresses.push(address.clone());
+        }
+    }
+    addresses
+}
+
+/// The settings of a running node.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    source: Source,
+    state: Arc<Mutex<State>>,
+    mesh: MeshHandle,
+}
+
+/// What follows the file.
+pub(crate) struct Follow {
+    settings: Settings,
+    seen: Identity,
+    set_log: SetLog,
+}
+
+impl Settings {
+    pub(crate) fn new(loaded: Loaded, mesh: MeshHandle, set_log: SetLog) -> (Self, Follow) {
+        let Loaded { config, source, identity, joined } = loaded;
+        let state = State { config, joined, waiting: Vec::new(), problem: None };
+        let settings = Self { source, state: Arc::new(Mutex::new(state)), mesh };
+        (settings.clone(), Follow { settings, seen: identity, set_log })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that is followed.
+    pub(crate) fn file(&self) -> &Path {
+        &self.source.file
+    }
+
+    /// What a person sees.
+    pub(crate) fn view(&self) -> ConfigView {
+        let state = self.state();
+        ConfigView {
+            file: self.source.file.display().to_string(),
+            exists: self.source.file.exists(),
+            settings: state.config.view(),
+            waiting: state.waiting.iter().map(|key| (*key).to_owned()).collect(),
+            problem: state.problem.clone(),
+        }
+    }
+
+    /// What the owner should look at.
+    pub(crate) fn attention(&self) -> Vec<String> {
+        let state = self.state();
+        let mut sentences = Vec::new();
+        if let Some(problem) = &state.problem {
+            sentences.push(format!(
+                "{problem}; the settings before this change still count: mend the file, or use \
+                 `homehost config edit`"
+            ));
+        }
+        if !state.waiting.is_empty() {
+            sentences.push(format!(
+                "{} changed in {} and counts after a restart: `homehost down`, then `homehost up`",
+                state.waiting.join(" and "),
+                self.source.file.display()
+            ));
+        }
+        sentences
+    }
+
+    /// Joins at addresses of an invitation, and writes them down for the next
+    /// start. What could not be written is told; it is joined all the same.
+    pub(crate) async fn join(&self, addresses: Vec<Multiaddr>) -> Result<(), Failure> {
+        let all = {
+            let mut state = self.state();
+            for address in &addresses {
+                if !state.joined.contains(address) {
+                    state.joined.push(address.clone());
+                }
+            }
+            state.bootstrap()
+        };
+        self.mesh.set_bootstrap(all).await;
+        let file = self.source.file.clone();
+        let written = tokio::task::spawn_blocking(move || file::add_bootstrap(&file, &addresses));
+        written.await.unwrap_or_else(|error| {
+            Err(crate::exit::failure(homehost_api::ErrorKind::Internal, error.to_string()))
+        })
+    }
+}
+
+impl Follow {
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before = self.seen;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.stopping() => return Ok(()),
+                _ = looks.tick() => {}
+            }
+            let now = file::identity(&self.settings.source.file);
+            // A file that is being written is left to settle for one look.
+            let settled = std::mem::replace(&mut before, now) == now;
+            if settled && now != self.seen {
+                self.seen = now;
+                self.take().await;
+            }
+        }
+    }
+
+    async fn take(&self) {
+        let source = self.settings.source.clone();
+        let read = tokio::task::spawn_blocking(move || source.load()).await;
+        let Ok(read) = read else { return };
+        let (changed, bootstrap, log) = {
+            let mut state = self.settings.state();
+            match read {
+                Ok(config) => {
+                    state.problem = None;
+                    let changed = state.follow(&config);
+                    let log = state.config.log().map(str::to_owned);
+                    (changed, state.bootstrap(), log)
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        "{}; the settings before this change still count",
+                        error.message
+                    );
+                    state.problem = Some(error.message);
+                    return;
+                }
+            }
+        };
+        if changed.contains(&LOG) {
+            (self.set_log)(log.as_deref());
+        }
+        if changed.contains(&BOOTSTRAP) {
+            self.settings.mesh.set_bootstrap(bootstrap).await;
+        }
+        if !changed.is_empty() {
+            tracing::info!("took {} from the changed settings", changed.join(" and "));
+        }
+        let waiting = self.settings.state().waiting.join(" and ");
+        if !waiting.is_empty() {
+            tracing::warn!("{waiting} changed and counts after a restart");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::parse;
+
+    fn config(text: &str) -> Config {
+        Config::of([parse("config.toml", text).unwrap()])
+    }
+
+    #[test]
+    fn what_can_change_changes_and_the_rest_waits() {
+        let old = config("log = \"warn\"\n[mesh]\nmdns = true\nnetwork = \"a\"\n");
+        let mut state = State { config: old, joined: vec![], waiting: vec![], problem: None };
+        let new = config("log = \"info\"\n[mesh]\nmdns = false\nnetwork = \"a\"\n");
+        assert_eq!(state.follow(&new), [LOG]);
+        assert_eq!(state.waiting, ["mesh.mdns"]);
+        assert_eq!(state.config.log(), Some("info"));
+        assert!(state.config.mdns(), "as the node was started");
+        // Taken back, nothing waits any more.
+        assert_eq!(
+            state.follow(&config("log = \"info\"\n[mesh]\nnetwork = \"a\"\nmdns = true\n")),
+            [] as [&str; 0]
+        );
+        assert!(state.waiting.is_empty());
+    }
+
+    #[test]
+    fn an_invitation_counts_beside_what_the_file_says() {
+        let address = |n: u8| format!("/ip4/8.8.8.{n}/tcp/1").parse::<Multiaddr>().unwrap();
+        let mut state = State {
+            config: config("[mesh]\nbootstrap = [\"/ip4/8.8.8.1/tcp/1\"]\n"),
+            joined: vec![address(2), address(1)],
+            waiting: vec![],
+            problem: None,
+        };
+        assert_eq!(state.bootstrap(), [address(1), address(2)]);
+        state.follow(&config(""));
+        assert_eq!(state.bootstrap(), [address(2), address(1)]);
+    }
+}

@@ -1,0 +1,291 @@
+//! The file for whoever helps: what the node says of itself, without secrets
+//! and addresses.
+//!
+//! Nothing is copied from the disk as it is: everything goes through the
+//! redactor, start lines keep their shape alone, and the environment stays out.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+use homehost_api::{LogLine, Server};
+use homehost_runtime::wall_ms;
+use serde_json::{Value, json};
+
+use super::Finding;
+use super::gather::Answers;
+use super::redact::Redactor;
+use crate::cli::client::{Client, segment};
+use crate::exit::{self, Failure, failure};
+
+/// Console lines of each server.
+const LINES: usize = 200;
+
+/// Longest line in characters; what is longer is a dump.
+const LINE_CHARS_MAX: usize = 400;
+
+/// Shortest part of a word of a start line that is looked for by itself: of
+/// shorter ones, nothing would be left of a log.
+const PART_MIN: usize = 6;
+
+/// What is read from the end of the daemon's own log, if there is one.
+const LOG_BYTES: u64 = 128 * 1024;
+
+const ABOUT: &str = "\
+What a HomeHost node says of itself, for whoever helps its owner.
+IP addresses, names of hosts, ids and keys are replaced by stand-ins; one thing keeps one stand-in.
+Start lines keep their options and no values. The environment is not in it.
+Console lines are those of the games: whatever players wrote is in them.
+";
+
+/// Writes a bundle.
+///
+/// # Errors
+/// One sentence; a file that is there already is not touched.
+pub(crate) async fn write(
+    path: &Path,
+    data_dir: &Path,
+    findings: &[Finding],
+    answers: Answers,
+) -> Result<(), Failure> {
+    let mut logs = Vec::new();
+    if let Ok(client) = Client::find(data_dir) {
+        for (server, _) in &answers.servers {
+            logs.push(console(&client, server).await);
+        }
+    }
+    let own = own_log(data_dir);
+    let parts = parts(data_dir, findings, &answers, &logs, own.as_deref());
+    let refused = |error: std::io::Error| {
+        let text = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                format!("{} is there already: name another file", path.display())
+            }
+            _ => format!("failed to write {}: {error}; {}", path.display(), exit::next(&error)),
+        };
+        failure(exit::of_io(&error), text)
+    };
+    pack(path, &parts).map_err(refused)
+}
+
+async fn console(client: &Client, server: &Server) -> String {
+    let path = format!("/api/v1/servers/{}/logs?tail={LINES}&follow=false", segment(&server.id));
+    let mut lines = Vec::new();
+    let read = client.events(&path, |line: LogLine| {
+        let text: String = line.text.chars().take(LINE_CHARS_MAX).collect();
+        lines.push(format!("{} {text}", line.at));
+    });
+    // What came until then is worth having.
+    drop(read.await);
+    lines.join("\n")
+}
+
+/// The end of what a node in the background wrote.
+fn own_log(data_dir: &Path) -> Option<String> {
+    let mut file = fs::File::open(data_dir.join("logs").join("homehost.log")).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(LOG_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The files of a bundle and what is in them.
+fn parts(
+    data_dir: &Path,
+    findings: &[Finding],
+    answers: &Answers,
+    logs: &[String],
+    own_log: Option<&str>,
+) -> Vec<(String, String)> {
+    let mut redactor = known(data_dir, answers);
+    let mut parts = vec![("README.txt".to_owned(), ABOUT.to_owned())];
+    let versions = json!({
+        "program": env!("CARGO_PKG_VERSION"),
+        "node": answers.status.as_ref().map(|status| &status.version),
+        "system": std::env::consts::OS,
+        "machine": std::env::consts::ARCH,
+        "written": homehost_protocol::UnixMillis(wall_ms()).to_string(),
+    });
+    parts.push(("versions.json".to_owned(), pretty(&versions)));
+    let mut add = |name: &str, value: Value| {
+        parts.push((name.to_owned(), pretty(&redactor.json(value))));
+    };
+    add("doctor.json", json!(findings));
+    add("status.json", json!(answers.status));
+    add("config.json", json!(answers.config));
+    add("stats.json", json!(answers.stats));
+    add("network.json", json!(answers.network));
+    let identity = answers.identity.as_ref().map(|identity| {
+        json!({
+            "device": identity.device, "key_epoch": identity.key_epoch, "events": identity.events,
+            "devices": identity.devices.len(), "phrase": identity.phrase, "ended": identity.ended,
+            "conflict": identity.conflict, "joining": identity.joining.is_some(),
+        })
+    });
+    add("identity.json", json!(identity));
+    add("peers.json", json!(answers.peers));
+    let servers = answers.servers.iter().map(|(server, reach)| {
+        json!({
+            "id": server.id, "name": server.name, "game": server.game, "state": server.state,
+            "since": server.since, "ports": server.ports, "players": server.players,
+            "slots": server.slots, "restarts": server.restarts, "last_exit": server.last_exit,
+            "problem": server.problem, "note": server.note, "addresses": server.addresses,
+            "query": server.query, "start_line": shape(&server.exec), "reach": reach,
+        })
+    });
+    add("servers.json", servers.collect());
+    for (at, log) in logs.iter().enumerate() {
+        let name = format!("logs/server-{}.log", at + 1);
+        parts.push((name, redactor.text(log)));
+    }
+    if let Some(log) = own_log {
+        parts.push(("logs/homehost.log".to_owned(), redactor.text(log)));
+    }
+    parts
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// A redactor that knows what is secret, and who is who, on this machine.
+fn known(data_dir: &Path, answers: &Answers) -> Redactor {
+    let mut redactor = Redactor::default();
+    let token = fs::read_to_string(crate::place::token_file(data_dir));
+    redactor.secret(&token.unwrap_or_default());
+    for (name, value) in std::env::vars_os() {
+        let (name, value) =
+            (name.to_string_lossy().to_uppercase(), value.to_string_lossy().into_owned());
+        if ["PASS", "PWD", "TOKEN", "SECRET", "KEY", "SEED", "CRED"].iter().any(|of| name.contains(of))
+            // The folder that a shell is in.
+            && name != "PWD" && name != "OLDPWD"
+        {
+            redactor.secret(&value);
+        }
+    }
+    redactor.name(&data_dir.display().to_string(), "data folder");
+    for (variable, stands) in [
+        ("HOME", "home"),
+        ("USERPROFILE", "home"),
+        ("USER", "user"),
+        ("LOGNAME", "user"),
+        ("USERNAME", "user"),
+        ("HOSTNAME", "this machine"),
+        ("COMPUTERNAME", "this machine"),
+    ] {
+        let value = std::env::var(variable).unwrap_or_default();
+        // Too common in what a node writes to be anybody's.
+        if !matches!(value.as_str(), "/" | "/root" | "root" | "homehost" | "user") {
+            redactor.name(&value, stands);
+        }
+    }
+    if let Ok(name) = fs::read_to_string("/proc/sys/kernel/hostname") {
+        redactor.name(&name, "this machine");
+    }
+    // Every folder above the data may be called like a person.
+    for folder in data_dir.iter().map(|part| part.to_string_lossy()) {
+        let usual = [
+            "home", "var", "lib", "usr", "tmp", "opt", "srv", "mnt", "data", "games", "node",
+            "share", "users", "local", "homehost", "root", ".local", "appdata",
+        ];
+        if !usual.contains(&folder.to_lowercase().as_str()) {
+            redactor.name(&folder, "folder");
+        }
+    }
+    if let Some(status) = &answers.status {
+        if !["main", "local"].contains(&status.network.as_str()) {
+            redactor.name(&status.network, "network");
+        }
+        redactor.name(&status.node, "this node");
+        redactor.name(&status.root, "this root");
+    }
+    for (at, (server, _)) in answers.servers.iter().enumerate() {
+        let at = at + 1;
+        redactor.name(&server.id, &format!("server id {at}"));
+        redactor.name(&server.name, &format!("server {at}"));
+        redactor.name(&server.folder, &format!("folder of server {at}"));
+        if let Some(folder) = Path::new(&server.folder).file_name() {
+            redactor.name(&folder.to_string_lossy(), &format!("folder of server {at}"));
+        }
+        // A game prints what it was started with.
+        for word in server.exec.iter().skip(1) {
+            if is_value(word) {
+                redactor.secret(word);
+            }
+            let parts = word.split(['=', ',', ';', '@', '&', '?', ' ']);
+            for part in parts.filter(|part| part.len() >= PART_MIN && is_value(part)) {
+                redactor.secret(part);
+            }
+        }
+    }
+    redactor
+}
+
+/// Whether a part of a start line could be anything, and not an option, a
+/// placeholder, a number or a single word's beginning.
+fn is_value(word: &str) -> bool {
+    !word.starts_with('-')
+        && !word.contains(['{', '}'])
+        && word.len() >= 4
+        && !word.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A start line without its values.
+fn shape(exec: &[String]) -> Vec<String> {
+    let shape = |(at, word): (usize, &String)| {
+        if at == 0 {
+            let program =
+                Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned());
+            return program.unwrap_or_default();
+        }
+        let placeholder = word.starts_with('{') && word.ends_with('}') && !word[1..].contains('{');
+        match word.split_once('=') {
+            _ if placeholder => word.clone(),
+            Some((option, _)) if option.starts_with('-') => format!("{option}=<value>"),
+            None if word.starts_with('-') => word.clone(),
+            _ => "<value>".to_owned(),
+        }
+    };
+    exec.iter().enumerate().map(shape).collect()
+}
+
+fn pack(path: &Path, parts: &[(String, String)]) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut archive = tar::Builder::new(options.open(path)?);
+    for (name, text) in parts {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(wall_ms() / 1000);
+        header.set_cksum();
+        archive.append_data(&mut header, format!("homehost-bundle/{name}"), text.as_bytes())?;
+    }
+    archive.into_inner()?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_line_keeps_its_shape_alone() {
+        let exec = [
+            "/opt/games/luanti",
+            "--port",
+            "{port.game}",
+            "--pass=hunter2",
+            "--name",
+            "Anna",
+            "x=y",
+        ];
+        let exec: Vec<_> = exec.map(str::to_owned).to_vec();
+        assert_eq!(
+            shape(&exec),
+            ["luanti", "--port", "{port.game}", "--pass=<value>", "--name", "<value>", "<value>"]
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! Settings: from where they come, what is refused, what changes at runtime.
+
+use std::fs;
+use std::time::Duration;
+
+use homehost_tests::{Test, eventually, run};
+use serde_json::Value;
+
+const USAGE: i32 = 2;
+const NOT_FOUND: i32 = 3;
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+fn setting(view: &Value, key: &str) -> Value {
+    let settings = view["settings"].as_array().expect("a list");
+    settings.iter().find(|of| of["key"] == key).expect("it is listed").clone()
+}
+
+#[test]
+fn a_node_goes_by_its_file_and_says_from_where_each_value_came() {
+    let test = Test::new();
+    let mut node = test.stopped_node("node", &[]);
+    fs::create_dir_all(node.data_dir()).expect("the folder is ours");
+    fs::write(
+        node.data_dir().join("config.toml"),
+        "# mine\n[mesh]\nmdns = false\nnetwork = \"elsewhere\"\n",
+    )
+    .expect("the folder is ours");
+    node.start();
+    let view = node.ok(&["config", "show"]);
+    let network = setting(&view, "mesh.network");
+    assert_eq!(network["from"], "--network", "options count more: {network}");
+    assert_eq!(network["value"], format!("\"{}\"", test.network()));
+    assert_eq!(setting(&view, "log")["from"], "HOMEHOST_LOG");
+    assert_eq!(setting(&view, "mesh.bootstrap")["from"], "default");
+    node.down();
+    // Nobody runs: what the next start would take, without options.
+    let view = node.ok(&["config", "show"]);
+    assert_eq!(setting(&view, "mesh.network")["value"], "\"elsewhere\"");
+    assert_eq!(setting(&view, "mesh.network")["from"], "config.toml:4");
+    let plain = node.plain(&["config", "show"]);
+    assert!(plain.stdout.contains("mesh.mdns\tfalse\tconfig.toml:3"), "{plain:?}");
+}
+
+#[test]
+fn mistakes_are_refused_with_their_line_and_change_nothing() {
+    let test = Test::new();
+    let node = test.stopped_node("node", &[]);
+    fs::create_dir_all(node.data_dir()).expect("the folder is ours");
+    let file = node.data_dir().join("config.toml");
+    let broken = "[mesh]\nbootstap = []\n";
+    fs::write(&file, broken).expect("the folder is ours");
+    let said = "config.toml:2: mesh.bootstap is not a setting; did you mean mesh.bootstrap?";
+    let answer = run(&mut node.up_command(), WITHIN);
+    assert_eq!(answer.refusal(USAGE), said, "nothing starts");
+    assert!(node.cli(&["config", "check"]).refusal(USAGE).ends_with(said));
+    assert_eq!(node.cli(&["config", "show"]).refusal(USAGE), said);
+    let text = node.cli(&["config", "set", "mesh.mdns", "false"]).refusal(USAGE);
+    assert_eq!(text, said, "what is broken is not written to");
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), broken);
+
+    let absent = test.folder().join("absent.toml").display().to_string();
+    let text = node.cli(&["config", "check", &absent]).refusal(NOT_FOUND);
+    assert!(text.contains("absent.toml"), "{text}");
+    let mut command = node.up_command();
+    let text = run(command.args(["--config", &absent]), WITHIN).refusal(NOT_FOUND);
+    assert!(text.contains("--docs"), "{text}");
+    let mut command = node.up_command();
+    let text = run(command.env("HOMEHOST__MESH__MDSN", "true"), WITHIN).refusal(USAGE);
+    assert!(text.contains("HOMEHOST__MESH__MDNS?"), "{text}");
+
+    fs::write(&file, "").expect("the folder is ours");
+    for (args, words) in [
+        (&["config", "set", "mesh.bootstap", "x"][..], &["did you mean mesh.bootstrap?"][..]),
+        (&["config", "set", "mesh.bootstrap", "x"], &["multiaddrs", "\"x\""]),
+        (&["config", "set", "mesh.mdns"], &["true or false"]),
+    ] {
+        let text = node.cli(args).refusal(USAGE);
+        for word in words {
+            assert!(text.contains(word), "{word} in {text}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "");
+}
+
+#[test]
+fn the_documented_file_is_one_to_begin_with() {
+    let test = Test::new();
+    let node = test.stopped_node("node", &[]);
+    let docs = node.plain(&["config", "show", "--docs"]);
+    fs::create_dir_all(node.data_dir()).expect("the folder is ours");
+    let file = node.data_dir().join("config.toml");
+    fs::write(&file, &docs.stdout).expect("the folder is ours");
+    node.ok(&["config", "check"]);
+    node.ok(&["config", "set", "mesh.mdns", "false"]);
+    let set = fs::read_to_string(&file).expect("it is there");
+    for line in docs.stdout.lines() {
+        assert!(set.contains(line), "{line:?} is gone from {set}");
+    }
+    assert_eq!(setting(&node.ok(&["config", "show"]), "mesh.mdns")["value"], "false");
+}
+
+#[test]
+fn a_running_node_takes_what_can_change_and_keeps_the_last_good() {
+    let test = Test::new();
+    let other = test.node("other", &[]);
+    let mut node = test.stopped_node("node", &[]);
+    fs::create_dir_all(node.data_dir()).expect("the folder is ours");
+    let file = node.data_dir().join("config.toml");
+    node.start();
+    let attention = || node.ok(&["status"])["attention"].to_string();
+
+    node.ok(&["config", "set", "mesh.bootstrap", &other.address()]);
+    node.connected_to(&other);
+
+    fs::write(&file, "[mesh]\nbootstrap = 1\n").expect("the folder is ours");
+    eventually(WITHIN, "the broken file is told", || {
+        let said = attention();
+        let told = said.contains("config.toml:2") && said.contains("still count");
+        told.then_some(()).ok_or(said)
+    });
+    let view = node.ok(&["config", "show"]);
+    let bootstrap = setting(&view, "mesh.bootstrap");
+    assert!(bootstrap["value"].as_str().expect("a value").contains("/ip4/127.0.0.1/"), "{view}");
+    assert!(view["problem"].as_str().expect("a sentence").contains("config.toml:2"), "{view}");
+
+    fs::write(
+        &file,
+        "[http]\nlisten = \"127.0.0.1:7999\"\n[mesh]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n",
+    )
+    .expect("the folder is ours");
+    eventually(WITHIN, "the mended file is taken", || {
+        let view = node.ok(&["config", "show"]);
+        let mended = view["problem"] == Value::Null;
+        let gone = setting(&view, "mesh.bootstrap")["from"] == "default";
+        (mended && gone).then_some(()).ok_or(view.to_string())
+    });
+    // The options of this start lie over both.
+    assert!(!attention().contains("restart"), "{}", attention());
+
+    node.down();
+}
+
+#[test]
+fn what_needs_a_restart_is_said_to_wait_for_one() {
+    let test = Test::new();
+    let folder = test.folder().join("plain");
+    fs::create_dir_all(&folder).expect("the folder is ours");
+    let file = folder.join("config.toml");
+    let settings = |network: &str| {
+        format!(
+            "[http]\nlisten = \"127.0.0.1:0\"\n[mesh]\nmdns = false\nnetwork = \"{network}\"\n\
+             listen = [\"/ip4/127.0.0.1/tcp/0\"]\n"
+        )
+    };
+    fs::write(&file, settings(test.network())).expect("the folder is ours");
+    let mut node = test.stopped_node("plain", &[]);
+    node.start_with(&[]);
+    let status = node.ok(&["status"]);
+    assert_eq!(status["network"], test.network(), "no option was given: {status}");
+    assert!(!status["attention"].to_string().contains("restart"), "{status}");
+    fs::write(&file, settings("another")).expect("the folder is ours");
+    eventually(WITHIN, "the change is told", || {
+        let said = node.ok(&["status"])["attention"].to_string();
+        let told = said.contains("mesh.network") && said.contains("restart");
+        told.then_some(()).ok_or(said)
+    });
+    assert_eq!(node.ok(&["config", "show"])["waiting"], serde_json::json!(["mesh.network"]));
+    assert_eq!(node.ok(&["status"])["network"], test.network());
+    node.down();
+    node.start_with(&[]);
+    assert_eq!(node.ok(&["status"])["network"], "another");
+    node.down();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_edit_that_does_not_check_is_kept_beside_the_old_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let test = Test::new();
+    let node = test.stopped_node("node", &[]);
+    fs::create_dir_all(node.data_dir()).expect("the folder is ours");
+    let file = node.data_dir().join("config.toml");
+    let old = "# mine\n[mesh]\nmdns = true\n";
+    fs::write(&file, old).expect("the folder is ours");
+    let editor = |name: &str, script: &str| {
+        let path = test.folder().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the folder is ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let mut command = node.command(&["config", "edit"]);
+        command.env_remove("VISUAL").env("EDITOR", path);
+        run(&mut command, WITHIN)
+    };
+    let text = editor("wrong", "sed -i s/mdns/mdsn/ \"$1\"").refusal(USAGE);
+    let beside = node.data_dir().join("config.edited.toml");
+    for word in ["config.toml:3", "did you mean mesh.mdns?", &beside.display().to_string()] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), old);
+    assert!(fs::read_to_string(&beside).expect("it is there").contains("mdsn"));
+    // The next edit goes on with it.
+    let answer = editor("right", "sed -i 's/mdsn = true/mdns = false/' \"$1\"");
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "# mine\n[mesh]\nmdns = false\n");
+    assert!(!beside.exists());
+    let answer = editor("failing", "exit 3");
+    assert_ne!(answer.code, Some(0));
+    assert!(answer.stderr.contains("nothing was saved"), "{answer:?}");
+    let answer = editor("absent", "rm \"$0\"; exit 0");
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    assert!(answer.stdout.contains("nothing changed"), "{answer:?}");
+}
