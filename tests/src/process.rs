@@ -65,7 +65,8 @@ pub fn user(pid: u32) -> Option<u32> {
 /// The folder of a test has a name that no other process can know.
 #[cfg(target_os = "linux")]
 pub fn naming(folder: &Path) -> Vec<u32> {
-    let folder = folder.as_os_str().as_encoded_bytes();
+    // Its last part is enough, and is the same in a path of Windows.
+    let folder = folder.file_name().unwrap_or(folder.as_os_str()).as_encoded_bytes();
     let own = std::process::id();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -29,6 +29,7 @@ mod near;
 mod node_id;
 mod outbox;
 mod peers;
+mod port_reuse;
 mod record_store;
 mod scope;
 mod standing;

@@ -110,7 +110,7 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
 pub(crate) fn start_logging() {
     let filter =
         EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let ansi = homehost_runtime::terminal::stderr_is_terminal();
     // A second start in one process keeps the first.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
