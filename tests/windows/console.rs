@@ -1,7 +1,7 @@
 //! What a console of Windows tells the daemon in it. A node plays the game of
 //! another: the ladder with which its shim stops it begins with Ctrl-C.
 
-use homehost_tests::{Game, Test, windows_path};
+use homehost_tests::{Game, Test, eventually, windows_path};
 
 use crate::FOUND;
 
@@ -18,7 +18,7 @@ fn ctrl_c_ends_a_daemon_in_order() {
         windows_path(&inner),
     );
     node.host(&Game::new("Inner", "node", &exec));
-    homehost_tests::eventually(FOUND, "the inner node is up", || {
+    eventually(FOUND, "the inner node is up", || {
         inner.join("api.json").exists().then_some(()).ok_or_else(|| "not yet".to_owned())
     });
     node.ok(&["server", "stop", "Inner"]);
@@ -26,5 +26,18 @@ fn ctrl_c_ends_a_daemon_in_order() {
     let exit = server["last_exit"].as_str().unwrap_or_default();
     assert!(exit.contains("Ctrl-C") && exit.contains("code 0"), "{server}");
     assert!(!inner.join("api.json").exists(), "it has said that it is gone");
+    node.down();
+}
+
+#[test]
+fn a_game_with_a_window_is_closed_as_a_person_would() {
+    let test = Test::new();
+    let mut node = test.windows_node("windows", &[]);
+    node.host(&Game::new("Paper", "paper", "notepad.exe"));
+    node.server_in("Paper", "running", FOUND);
+    // It hears nothing of Ctrl-C; the next rung is for its window.
+    node.ok(&["server", "stop", "Paper"]);
+    let server = node.server_in("Paper", "offline", FOUND);
+    assert_eq!(server["last_exit"], "exit code 0 after Ctrl-Break", "{server}");
     node.down();
 }

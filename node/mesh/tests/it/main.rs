@@ -8,4 +8,5 @@ mod clients;
 mod dht;
 mod loopback;
 mod node;
+mod quic;
 mod slow;
