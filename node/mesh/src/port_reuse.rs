@@ -3,7 +3,9 @@
 //! Such a dial shows the far end, and every router on the way, the port at which
 //! we can be reached; hole punching needs it. Some systems refuse it, as Wine
 //! does (`WSAEACCES`, 10013), or a firewall that goes by ports. Then the same
-//! dial is made from a new port, and so are all later ones.
+//! dial is made from a new port, and so are all later ones. A port that is in
+//! use for one far end only, as by a connection that lingers, says nothing of
+//! later dials.
 
 use std::io;
 use std::pin::Pin;
@@ -100,7 +102,8 @@ where
             })?;
             let stream = second.await?;
             // Only now is it known that it was for the port.
-            if !shared.refused.swap(true, Ordering::Relaxed) {
+            let for_good = error.kind() == io::ErrorKind::PermissionDenied;
+            if for_good && !shared.refused.swap(true, Ordering::Relaxed) {
                 tracing::info!(%error, "dials leave from new ports: this system refuses others");
             }
             Ok(stream)
@@ -187,6 +190,16 @@ mod tests {
         assert_eq!(dials(&transport), [PortUse::Reuse, PortUse::New]);
         assert_eq!(dial(&mut transport).await.unwrap(), PortUse::New);
         assert_eq!(dials(&transport), [PortUse::New]);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_lingers_is_tried_again_next_time() {
+        let refuses = Some(io::ErrorKind::AddrInUse);
+        let mut transport = ReuseOrNew::new(Refuses { reuse: refuses, ..Refuses::default() });
+        for _ in 0..2 {
+            assert_eq!(dial(&mut transport).await.unwrap(), PortUse::New);
+            assert_eq!(dials(&transport), [PortUse::Reuse, PortUse::New]);
+        }
     }
 
     #[tokio::test]
