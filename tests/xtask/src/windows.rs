@@ -34,11 +34,12 @@ const NOT_UNDER_WINE: &[(&str, &str)] = &[
         "owner_only::tests::what_is_closed_is_known_as_closed_and_other_files_are_not",
         "Wine keeps no lists of permissions, only what Linux can say of them",
     ),
+    ("a_crash_leads_to_a_restart", SLOW_STARTS),
     ("a_game_that_dies_at_once_is_explained", SLOW_STARTS),
     ("a_port_that_another_program_was_quicker_to_take_is_replaced", SLOW_STARTS),
 ];
 
-/// Both tests are about games that end within half a second.
+/// These tests are about games that end within a second.
 const SLOW_STARTS: &str = "on a busy machine Wine takes longer to begin and end a process";
 
 /// What the programs are called.
