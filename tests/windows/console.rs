@@ -28,16 +28,3 @@ fn ctrl_c_ends_a_daemon_in_order() {
     assert!(!inner.join("api.json").exists(), "it has said that it is gone");
     node.down();
 }
-
-#[test]
-fn a_game_with_a_window_is_closed_as_a_person_would() {
-    let test = Test::new();
-    let mut node = test.windows_node("windows", &[]);
-    node.host(&Game::new("Paper", "paper", "notepad.exe"));
-    node.server_in("Paper", "running", FOUND);
-    // It hears nothing of Ctrl-C; the next rung is for its window.
-    node.ok(&["server", "stop", "Paper"]);
-    let server = node.server_in("Paper", "offline", FOUND);
-    assert_eq!(server["last_exit"], "exit code 0 after Ctrl-Break", "{server}");
-    node.down();
-}
