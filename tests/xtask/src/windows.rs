@@ -161,13 +161,17 @@ impl Wine {
     /// Brings the prefix up and keeps it so: a program that had to do it by
     /// itself would leave services behind which hold its output open.
     fn start(&self) -> Done {
+        // A run that was cut off may have left it up, with whatever was in it.
+        self.stop();
         run(self.env(&mut command(self.server, &[LINGER])))?;
         run(self.env(&mut command(self.program, &["wineboot"])))
     }
 
     fn stop(&self) {
         // Nobody may be there any more.
-        let _ = run(self.env(&mut command(self.server, &["--kill"])));
+        for ask in ["--kill", "--wait"] {
+            let _ = run(self.env(&mut command(self.server, &[ask])));
+        }
     }
 
     fn tests(&self) -> Done {
