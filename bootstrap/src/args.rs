@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use homehost_mesh::Multiaddr;
@@ -217,7 +217,8 @@ fn is_reachable(address: &Multiaddr) -> bool {
 
 /// Whether an address is certainly not one of this machine.
 fn is_elsewhere(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+    // Over TCP: Wine lets a UDP socket have any address.
+    TcpListener::bind((ip, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
 }
 
 #[cfg(test)]

@@ -126,8 +126,13 @@ fn narrow(file: &File, path: &Path) {
     }
 }
 
-#[cfg(not(unix))]
-fn narrow(_: &File, _: &Path) {}
+/// Closes a key file that others may be able to read, as after a careless copy.
+#[cfg(windows)]
+fn narrow(_: &File, path: &Path) {
+    if let Err(error) = homehost_runtime::files::close_to_others(path) {
+        tracing::warn!(path = %path.display(), %error, "other users may read the key");
+    }
+}
 
 /// Speaks of a folder that others may enter. It is not ours to close: whoever
 /// made it may have put other things into it.

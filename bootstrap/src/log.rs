@@ -3,7 +3,7 @@
 //! What is written is looked through as bytes, after it was put together: so no
 //! library, and no level of detail, gets an address past it.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 /// What is logged unless `HOMEHOST_LOG` says otherwise.
@@ -40,7 +40,7 @@ pub(crate) fn start(format: LogFormat, addresses: InLogs) {
         .with_writer(move || Redacting { out: io::stderr(), addresses });
     // A program that contains this one may have set up its own.
     let _ = match format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder.with_ansi(homehost_runtime::terminal::stderr_is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
     };
 }

@@ -257,7 +257,8 @@ async fn serve(
     Ok(())
 }
 
-/// Resolves at Ctrl-C, and on Unix at SIGTERM.
+/// Resolves at Ctrl-C; on Unix at SIGTERM, on Windows at Ctrl-Break and when the
+/// window or the session ends.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
@@ -271,12 +272,19 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             }
         })
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     {
-        Ok(async {
-            // Without a console there is no Ctrl-C: then only a kill ends it.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
+        use tokio::signal::windows as console;
+        let mut interrupt = console::ctrl_c().context("listen for the console")?;
+        let mut break_ = console::ctrl_break().context("listen for the console")?;
+        let mut close = console::ctrl_close().context("listen for the console")?;
+        let mut shutdown = console::ctrl_shutdown().context("listen for the console")?;
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = break_.recv() => {}
+                _ = close.recv() => {}
+                _ = shutdown.recv() => {}
             }
         })
     }

@@ -53,7 +53,7 @@ fn heavy_dependencies_stay_in_their_crates() {
         ("ed25519-dalek", &["homehost-protocol"]),
         ("hyper", &["homehost"]),
         ("clap", &["homehost", "homehost-bootstrap"]),
-        ("windows-sys", &["homehost-hosting"]),
+        ("windows-sys", &["homehost-hosting", "homehost-runtime"]),
         ("rustix", &["homehost", "homehost-hosting", "homehost-store", "homehost-tests"]),
     ];
     for (dependency, allowed) in fences {

@@ -13,6 +13,7 @@ mod node;
 mod poll;
 pub mod process;
 mod test;
+mod wine;
 
 pub use binaries::{source_dir, target_dir};
 pub use bootstrap::Bootstrap;
@@ -21,3 +22,4 @@ pub use http::{Events, Response, exchange};
 pub use node::{Game, Node};
 pub use poll::eventually;
 pub use test::Test;
+pub use wine::{unix_path, windows_path};

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::http::try_exchange;
 use crate::process::Signal;
+use crate::wine::{Wine, unix_path, windows_path};
 use crate::{Answer, Events, Lines, Response, Test, eventually, exchange, run};
 use std::io::Write as _;
 
@@ -32,7 +33,15 @@ pub struct Game {
 impl Game {
     /// The stand-in with a name, 16 slots and some players.
     pub fn stand_in(test: &Test, name: &str, players: u8) -> Self {
-        let program = test.program().display();
+        Self::stand_in_of(&test.program().display().to_string(), name, players)
+    }
+
+    /// The same, on a node of Windows.
+    pub fn windows_stand_in(test: &Test, name: &str, players: u8) -> Self {
+        Self::stand_in_of(&windows_path(&test.windows_program()), name, players)
+    }
+
+    fn stand_in_of(program: &str, name: &str, players: u8) -> Self {
         let exec = format!(
             "\"{program}\" __a2s-game --port {{port.game}} --name {{name}} --slots {{slots}} \
              --players {players}"
@@ -55,6 +64,13 @@ impl Game {
         self
     }
 
+    /// More words for its start line.
+    pub fn with_exec(mut self, words: &str) -> Self {
+        // As `new` has it: server, add, NAME, --game, GAME, --exec, LINE.
+        self.args[6].push_str(&format!(" {words}"));
+        self
+    }
+
     fn args(&self) -> Vec<&str> {
         self.args.iter().map(String::as_str).collect()
     }
@@ -71,10 +87,20 @@ pub struct Node<'a> {
     env: Vec<(String, String)>,
     daemon: Option<Lines>,
     http: Option<(SocketAddr, String)>,
+    system: System,
+}
+
+/// For which system a node's program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum System {
+    /// That of the tests.
+    Here,
+    /// Windows, under Wine.
+    Windows,
 }
 
 impl<'a> Node<'a> {
-    pub(crate) fn new(test: &'a Test, name: &str, bootstrap: &[&str]) -> Self {
+    pub(crate) fn new(test: &'a Test, name: &str, bootstrap: &[&str], system: System) -> Self {
         Self {
             test,
             name: name.to_owned(),
@@ -84,6 +110,7 @@ impl<'a> Node<'a> {
             env: Vec::new(),
             daemon: None,
             http: None,
+            system,
         }
     }
 
@@ -133,11 +160,16 @@ impl<'a> Node<'a> {
 
     /// A command of this node, as a person gives it.
     fn plain_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.test.program());
+        let mut command = match self.system {
+            System::Here => Command::new(self.test.program()),
+            System::Windows => Wine::get().command(self.test.windows_program()),
+        };
+        command.args(args).arg("--data-dir");
+        match self.system {
+            System::Here => command.arg(&self.data_dir),
+            System::Windows => command.arg(windows_path(&self.data_dir)),
+        };
         command
-            .args(args)
-            .arg("--data-dir")
-            .arg(&self.data_dir)
             .env_remove("HOMEHOST_DATA_DIR")
             .env("HOMEHOST_LOG", "warn,homehost=debug,homehost_hosting=debug,homehost_mesh=info");
         command
@@ -174,6 +206,10 @@ impl<'a> Node<'a> {
         let api = up["api"].as_str().expect("it says where its API is");
         let port = api.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         let token = up["token_file"].as_str().expect("it says where its token is");
+        let token = match self.system {
+            System::Here => PathBuf::from(token),
+            System::Windows => unix_path(token),
+        };
         let token = std::fs::read_to_string(token).expect("the token can be read");
         self.http = Some((SocketAddr::from(([127, 0, 0, 1], port)), token.trim().to_owned()));
         self.daemon = Some(daemon);
@@ -187,15 +223,28 @@ impl<'a> Node<'a> {
         self.daemon.as_ref().expect("it runs").pid()
     }
 
-    /// `kill -9` of its daemon.
+    /// `kill -9` of its daemon; on Windows `TerminateProcess`.
     ///
     /// # Panics
     /// When it does not run.
     #[track_caller]
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().expect("it runs");
-        daemon.send(Signal::Kill);
-        daemon.wait(Duration::from_secs(5));
+        match self.system {
+            System::Here => daemon.send(Signal::Kill),
+            System::Windows => self.terminate(),
+        }
+        daemon.wait(Duration::from_secs(20));
+    }
+
+    /// Ends a daemon of Windows as its task manager does.
+    #[track_caller]
+    fn terminate(&self) {
+        let place = std::fs::read(self.data_dir.join("api.json")).expect("it is up");
+        let place: Value = serde_json::from_slice(&place).expect("JSON");
+        let mut kill = Wine::get().command("taskkill");
+        let answer = run(kill.args(["/F", "/PID"]).arg(place["pid"].to_string()), COMMAND);
+        assert_eq!(answer.code, Some(0), "{answer:?}");
     }
 
     /// Sends a signal to its daemon and waits for the end; the exit code.

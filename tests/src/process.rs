@@ -81,13 +81,16 @@ pub fn user(pid: u32) -> Option<u32> {
 #[cfg(target_os = "linux")]
 pub fn naming(folder: &Path) -> Vec<u32> {
     let folder = folder.as_os_str().as_encoded_bytes();
+    // As programs for Windows have it, after the letter of a drive.
+    let of_windows = folder.iter().map(|byte| if *byte == b'/' { b'\\' } else { *byte });
+    let of_windows: Vec<u8> = of_windows.collect();
     let own = std::process::id();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| *pid != own && is_alive(*pid))
         .filter(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.windows(folder.len()).any(|part| part == folder)
+            line.windows(folder.len()).any(|part| part == folder || part == of_windows)
         })
         .collect()
 }

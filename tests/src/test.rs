@@ -2,13 +2,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{process, thread};
 
 use tempfile::TempDir;
 
 use crate::binaries::{binaries, target_dir};
+use crate::node::System;
 use crate::process::sweep;
+use crate::wine::Wine;
 use crate::{Bootstrap, Node};
 
 /// Declared first in a test, so that it is dropped last.
@@ -105,7 +108,59 @@ impl Test {
 
     /// A node that is still to be started.
     pub fn stopped_node(&self, name: &str, bootstrap: &[&str]) -> Node<'_> {
-        Node::new(self, name, bootstrap)
+        Node::new(self, name, bootstrap, System::Here)
+    }
+
+    /// Starts a node on Windows, under Wine, that joins `bootstrap`.
+    pub fn windows_node(&self, name: &str, bootstrap: &[&str]) -> Node<'_> {
+        let mut node = self.stopped_windows_node(name, bootstrap);
+        node.start();
+        node
+    }
+
+    /// A node on Windows that is still to be started.
+    pub fn stopped_windows_node(&self, name: &str, bootstrap: &[&str]) -> Node<'_> {
+        Node::new(self, name, bootstrap, System::Windows)
+    }
+
+    /// `homehost.exe`, to be given arguments.
+    #[track_caller]
+    pub fn windows_command(&self) -> Command {
+        let mut command = Wine::get().command(self.windows_program());
+        command.env_remove("HOMEHOST_DATA_DIR");
+        command
+    }
+
+    /// A program that Windows brings.
+    #[track_caller]
+    pub fn windows_tool(&self, name: &str) -> Command {
+        Wine::get().command(name)
+    }
+
+    /// What was logged so far under a name.
+    ///
+    /// # Panics
+    /// When nothing was.
+    #[track_caller]
+    pub fn read_log(&self, name: &str) -> String {
+        let log = fs::read(self.logs.join(format!("{name}.log"))).expect("there is a log");
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// The program `homehost.exe`, in the folder of this test.
+    ///
+    /// # Panics
+    /// When it was not built.
+    #[track_caller]
+    pub fn windows_program(&self) -> PathBuf {
+        let program = self.folder().join("homehost.exe");
+        if !program.exists() {
+            let built = Wine::get().homehost();
+            if fs::hard_link(&built, &program).is_err() {
+                fs::copy(&built, &program).expect("`cargo xtask test` builds it");
+            }
+        }
+        program
     }
 }
 

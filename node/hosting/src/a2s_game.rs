@@ -12,10 +12,10 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{BufRead as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use wire::{Challenges, Player, World};
@@ -32,6 +32,7 @@ struct Args {
     slots: u8,
     players: u8,
     exit_after: Option<Duration>,
+    tick: Option<Duration>,
     stop_word: String,
 }
 
@@ -44,6 +45,7 @@ impl Args {
             slots: 16,
             players: 0,
             exit_after: None,
+            tick: None,
             stop_word: "quit".into(),
         };
         let mut port = None;
@@ -64,6 +66,10 @@ impl Args {
                     let seconds: u32 = value.parse().map_err(|_| bad())?;
                     parsed.exit_after = Some(Duration::from_secs(seconds.into()));
                 }
+                "--tick" => {
+                    let millis: NonZeroU16 = value.parse().map_err(|_| bad())?;
+                    parsed.tick = Some(Duration::from_millis(millis.get().into()));
+                }
                 "--stop-word" => parsed.stop_word = value,
                 _ => return Err(format!("unknown flag {flag}")),
             }
@@ -75,7 +81,8 @@ impl Args {
 
 /// Runs the stand-in; `args` is what follows `__a2s-game`:
 /// `--port P [--name N] [--slots S] [--players N] [--bind ADDRESS]
-/// [--exit-after SECONDS] [--stop-word WORD]`.
+/// [--exit-after SECONDS] [--stop-word WORD] [--tick MILLISECONDS]`. With a tick
+/// it counts on its console, whoever listens.
 pub fn a2s_game_main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let run = Args::parse(args).and_then(|args| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -102,7 +109,7 @@ fn print(line: &str) {
 
 async fn run(args: Args) -> Result<(), String> {
     let address = SocketAddr::from((args.bind, args.port));
-    let socket = UdpSocket::bind(address)
+    let socket = homehost_runtime::udp::bind(address)
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let address = socket.local_addr().map_err(|error| error.to_string())?;
@@ -118,6 +125,7 @@ async fn run(args: Args) -> Result<(), String> {
     let mut lines = console();
     let mut request = [0; 1_400];
     let end = args.exit_after.map(|after| Instant::now() + after);
+    let (mut ticks, mut tick) = (0_u64, args.tick.map(|every| Instant::now() + every));
     let mut signals = Signals::new();
     loop {
         tokio::select! {
@@ -133,6 +141,11 @@ async fn run(args: Args) -> Result<(), String> {
             () = sleep_until(end) => {
                 print("time is up, shutting down");
                 return Ok(());
+            }
+            () = sleep_until(tick) => {
+                ticks += 1;
+                print(&format!("tick {ticks}"));
+                tick = args.tick.map(|every| Instant::now() + every);
             }
             received = socket.recv_from(&mut request) => {
                 // An error is of an earlier answer that nobody wanted.
@@ -299,7 +312,7 @@ mod tests {
 
     #[tokio::test]
     async fn gamedig_understands_every_answer() {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let since = Instant::now();
         let players = ["ann", "bob"].map(|name| Player { name: name.into(), since }).into();

@@ -15,7 +15,7 @@ use crate::folder::Folder;
 use crate::query::PlayersFromLog;
 use crate::shim::FirstWord;
 use crate::shim::files::{self, ExitFile, StateFile};
-use crate::shim::platform::{Connection, connect, detached};
+use crate::shim::platform::{Connection, connect, detached, too_deep};
 use crate::shim::wire::{self, FromShim, Status, ToShim};
 use crate::view::ExitReport;
 
@@ -68,6 +68,9 @@ pub(crate) enum Attached {
 
 /// Makes a shim and waits for its first word.
 pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<FirstWord, String> {
+    if let Some(why) = [exe, &folder.data()].into_iter().find_map(too_deep) {
+        return Err(why);
+    }
     let spawn = |leave_job| {
         let mut command = tokio::process::Command::new(exe);
         command.arg("__shim").arg("--dir").arg(folder.path());

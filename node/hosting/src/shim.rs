@@ -87,10 +87,8 @@ fn begin(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Problem> {
     let args = Args::parse(args)?;
     platform::keep_files();
     platform::detach();
-    // From here on every path is relative: a socket's path is short that way.
     let run = args.dir.join(files::RUN_DIR);
-    std::env::set_current_dir(&run)
-        .map_err(|error| format!("cannot enter {}: {error}", run.display()))?;
+    platform::enter(&run).map_err(|error| format!("cannot enter {}: {error}", run.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -44,8 +44,19 @@ fn main() -> ExitCode {
 
 fn run(args: &[String], tests: &[Test]) -> ExitCode {
     let exact = args.iter().any(|arg| arg == "--exact");
-    let filters: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let (mut filters, mut skipped) = (Vec::new(), Vec::new());
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--skip" => skipped.extend(words.next()),
+            flag if flag.starts_with('-') => {}
+            _ => filters.push(word),
+        }
+    }
     let wanted = |name: &str| {
+        if skipped.iter().any(|skip| name.contains(*skip)) {
+            return false;
+        }
         filters.is_empty()
             || filters
                 .iter()

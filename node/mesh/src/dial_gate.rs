@@ -14,10 +14,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use homehost_protocol::Scope;
-use libp2p::core::transport::{
-    DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent,
-};
-use libp2p::multiaddr::Protocol;
+use libp2p::core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
@@ -301,15 +298,10 @@ where
     fn dial(
         &mut self,
         address: Multiaddr,
-        mut opts: DialOpts,
+        opts: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
         if (self.way == Way::Relayed) != scope::is_relayed(&address) {
             return Err(TransportError::MultiaddrNotSupported(address));
-        }
-        // Windows refuses a TCP dial from a port that is listened on. QUIC has
-        // one socket for both, and no hole is punched without it.
-        if cfg!(windows) && matches!(address.iter().nth(1), Some(Protocol::Tcp(_))) {
-            opts.port_use = PortUse::New;
         }
         match self.rules.permits(&address, Instant::now()) {
             Ok(Duration::ZERO) => self.inner.dial(address, opts).map(FutureExt::boxed),

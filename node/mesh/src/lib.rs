@@ -34,6 +34,7 @@ mod node_id;
 mod outbox;
 mod peer_cache;
 mod peers;
+mod port_reuse;
 mod ports;
 mod px;
 mod reach_probe;

@@ -18,6 +18,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::backlog::Backlog;
 use crate::dial_gate::{DialGate, DialRules, NameGate, Way};
+use crate::port_reuse::ReuseOrNew;
 use crate::throttle::Throttle;
 use crate::traffic::Traffic;
 
@@ -28,7 +29,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 type Direct = DialGate<Boxed<(PeerId, StreamMuxerBox)>>;
 
 fn direct(keypair: &Keypair, rules: DialRules, backlog: Backlog) -> Result<Direct, noise::Error> {
-    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+    let tcp = ReuseOrNew::new(tcp::tokio::Transport::new(tcp::Config::new().nodelay(true)))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(keypair)?)
         .multiplex_ext(move |peer, _| backlog.yamux(*peer))

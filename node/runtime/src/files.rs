@@ -1,6 +1,6 @@
 //! Files that are there whole or not at all, and folders that are closed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -26,15 +26,45 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
+    let mut file = create_private(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    drop(file);
     fs::rename(&beside, path)?;
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes a file that only its owner may read, for writing. Blocks.
+///
+/// # Errors
+/// What the system said, also when there is a file of this name.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        File::options().write(true).create_new(true).mode(0o600).open(path)
+    }
+    #[cfg(windows)]
+    {
+        crate::OwnerOnly::new()?.create(path)
+    }
+}
+
+/// Closes a file that others may be able to read, as after a careless copy.
+/// Blocks.
+///
+/// # Errors
+/// What the system said.
+pub fn close_to_others(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+    }
+    #[cfg(windows)]
+    {
+        crate::OwnerOnly::new()?.close(path)
+    }
 }
 
 /// Makes the entries of a folder durable, where that takes a call of its own.
@@ -66,14 +96,15 @@ pub fn make_folder(path: &Path, access: Access) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a folder if it is missing. Blocks. A user's folders on Windows are
-/// closed to other users by inheritance.
+/// Makes a folder if it is missing, closed to other users in either case and
+/// with all that is in it. Games run as the same user here, so that there is
+/// nobody who has to pass through. Blocks.
 ///
 /// # Errors
 /// What the system said.
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub fn make_folder(path: &Path, _access: Access) -> io::Result<()> {
-    fs::create_dir_all(path)
+    crate::OwnerOnly::new()?.make_folder(path)
 }
 
 #[cfg(test)]

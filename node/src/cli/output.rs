@@ -1,11 +1,12 @@
 //! What is printed: tables and colour for a person, plain text for a pipe, JSON
 //! for a program.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use homehost_api::Receipt;
+use homehost_runtime::terminal;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -37,7 +38,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        let terminal = io::stdout().is_terminal() && !json;
+        let terminal = terminal::stdout_is_terminal() && !json;
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
         Self { json, terminal, tables: terminal, colour }
     }

@@ -22,6 +22,10 @@ pub(crate) struct Signals {
     #[cfg(unix)]
     hangup: tokio::signal::unix::Signal,
     #[cfg(windows)]
+    interrupt: tokio::signal::windows::CtrlC,
+    #[cfg(windows)]
+    break_: tokio::signal::windows::CtrlBreak,
+    #[cfg(windows)]
     close: tokio::signal::windows::CtrlClose,
     #[cfg(windows)]
     logoff: tokio::signal::windows::CtrlLogoff,
@@ -51,8 +55,14 @@ impl Signals {
 
     #[cfg(windows)]
     fn listen() -> std::io::Result<Self> {
-        use tokio::signal::windows::{ctrl_close, ctrl_logoff, ctrl_shutdown};
-        Ok(Self { close: ctrl_close()?, logoff: ctrl_logoff()?, shutdown: ctrl_shutdown()? })
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown};
+        Ok(Self {
+            interrupt: ctrl_c()?,
+            break_: ctrl_break()?,
+            close: ctrl_close()?,
+            logoff: ctrl_logoff()?,
+            shutdown: ctrl_shutdown()?,
+        })
     }
 
     /// Resolves at the next one.
@@ -76,7 +86,8 @@ impl Signals {
     #[cfg(windows)]
     pub(crate) async fn next(&mut self) -> Ending {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => Ending::Node,
+            _ = self.interrupt.recv() => Ending::Node,
+            _ = self.break_.recv() => Ending::Node,
             _ = self.close.recv() => Ending::Node,
             _ = self.logoff.recv() => Ending::Node,
             _ = self.shutdown.recv() => Ending::Machine,

@@ -236,7 +236,7 @@ fn start_logging(filter: Option<&str>, file: Option<LogFile>) -> SetLog {
         // What is set was checked; what is not can be read.
         EnvFilter::builder().parse_lossy(text.unwrap_or(LOG_DEFAULT))
     };
-    let ansi = file.is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let ansi = file.is_none() && homehost_runtime::terminal::stderr_is_terminal();
     let writer = match file {
         Some(file) => BoxMakeWriter::new(Mutex::new(file)),
         None => BoxMakeWriter::new(std::io::stderr),

@@ -6,7 +6,7 @@
 //! all that stands before as associated data.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use homehost_protocol::UnixMillis;
 use homehost_protocol::cbor::{self, Blob};
 use homehost_protocol::chain::{Chain, KeyChain};
-use homehost_runtime::files::{Access, make_folder, sync_folder};
+use homehost_runtime::files::{Access, create_private, make_folder, sync_folder};
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -289,11 +289,7 @@ pub(crate) fn write(
         return Err(BackupError::Exists(path.to_owned()));
     }
     let bytes = identity.secrets()?.seal(passphrase, cost).map_err(io_error)?;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(io_error)?;
+    let mut file = create_private(path).map_err(io_error)?;
     let written = file.write_all(&bytes).and_then(|()| file.sync_all());
     if let Err(error) = written {
         drop(file);

@@ -1,23 +1,25 @@
 //! `cargo xtask test`: everything that continuous integration runs, in order,
 //! after installing what is missing or saying what to install. `cargo xtask
 //! prove`: the long forms and measurements, which say something on a quiet
-//! machine only.
+//! machine only. `cargo xtask windows`: both programs for Windows.
 //!
 //! It has no dependencies, so that it is there before anything is fetched.
 
 mod run;
 mod setup;
 mod steps;
+mod windows;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use run::Failed;
-use steps::{PROOFS, STEPS, Step};
+use steps::{PROOFS, STEPS, Step, WINDOWS};
 
 /// What can be done, with its steps.
-const VERBS: [(&str, &str, &[Step]); 2] = [
+const VERBS: [(&str, &str, &[Step]); 3] = [
     ("test", "everything that continuous integration runs", STEPS),
+    ("windows", "the programs for Windows, and where they are", WINDOWS),
     ("prove", "what takes minutes, and the figures", PROOFS),
 ];
 

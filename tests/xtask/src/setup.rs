@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::run::{Done, Failed, command, fail, is_root, output, root, run, target, works};
-use crate::steps::{WINDOWS, WINDOWS_CC};
+use crate::run::{Done, Failed, command, fail, is_root, root, run, target, works};
+use crate::windows;
 
 /// Something that is installed with a package of Debian.
 struct Need {
@@ -20,11 +20,10 @@ const NEEDS: &[Need] = &[
         what: "a real game server",
         is_there: || Path::new("/usr/lib/minetest/minetestserver").exists(),
     },
-    Need {
-        package: WINDOWS_GCC_PACKAGE,
-        what: "C code of dependencies for Windows",
-        is_there: || works(WINDOWS_CC, &["--version"]),
-    },
+    Need { package: "wine64", what: "running the Windows programs", is_there: windows::has_wine },
+    // Its scripts and libraries for both.
+    Need { package: "wine", what: "running the Windows programs", is_there: windows::has_wine },
+    WINDOWS_GCC,
     Need {
         package: "nodejs",
         what: "a game server and a libp2p from npm",
@@ -57,7 +56,11 @@ const NEEDS: &[Need] = &[
     },
 ];
 
-const WINDOWS_GCC_PACKAGE: &str = "gcc-mingw-w64-x86-64-posix";
+const WINDOWS_GCC: Need = Need {
+    package: "gcc-mingw-w64-x86-64-posix",
+    what: "C code of dependencies for Windows, and linking",
+    is_there: || works(windows::CC, &["--version"]),
+};
 
 /// Packages of a game server that are unpacked and not installed: 41 MB of the
 /// 365 MB on which they depend are enough for a server.
@@ -75,8 +78,9 @@ pub(crate) fn setup() -> Done {
     if !cfg!(target_os = "linux") {
         return fail("the real games are set up on Debian only: use --only with other steps");
     }
-    packages()?;
-    windows_target()?;
+    packages(NEEDS)?;
+    windows::std_library()?;
+    once(&target()?.join("wine"), "windows/bcryptprimitives.c", windows::prefix)?;
     let games = target()?.join("test-games");
     once(&games.join("minecraft"), "games/minecraft/package-lock.json", minecraft)?;
     once(&games.join("python"), "games/python/requirements.txt", python)?;
@@ -86,8 +90,17 @@ pub(crate) fn setup() -> Done {
     Ok(())
 }
 
-fn packages() -> Done {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+/// Installs what a cross build for Windows takes; on Windows cargo has it all.
+pub(crate) fn cross() -> Done {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    packages(&[WINDOWS_GCC])?;
+    windows::std_library()
+}
+
+fn packages(needs: &[Need]) -> Done {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -106,17 +119,6 @@ fn packages() -> Done {
         None => Ok(()),
         Some(need) => fail(format!("{} is installed and yet not found", need.package)),
     }
-}
-
-fn windows_target() -> Done {
-    let libraries = output("rustc", &["--print", "target-libdir", "--target", WINDOWS]);
-    if !libraries.is_empty() && Path::new(&libraries).exists() {
-        return Ok(());
-    }
-    if !works("rustup", &["--version"]) {
-        return fail(format!("install the standard library of Rust for {WINDOWS}"));
-    }
-    run(&mut command("rustup", &["target", "add", WINDOWS]))
 }
 
 /// Fills a folder unless that was done before for the same `recipe`, a file of

@@ -2,7 +2,7 @@
 //! selection would have other features and build dependencies again.
 
 use crate::run::{Done, cargo, fail, is_root, run};
-use crate::setup;
+use crate::{setup, windows};
 
 /// A step of `cargo xtask test` or `cargo xtask prove`.
 pub(crate) struct Step {
@@ -20,7 +20,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "games", about: "real game servers", run: games },
     Step { name: "interop", about: "js-libp2p as a friend and as a foe", run: interop },
     Step { name: "machine", about: "full and read-only disks, a wrong clock", run: machine },
-    Step { name: "windows", about: "everything compiles for Windows", run: windows },
+    Step { name: "windows", about: "both programs on Windows, under Wine", run: windows::test },
     Step { name: "doc", about: "the documentation builds", run: doc },
 ];
 
@@ -33,11 +33,11 @@ pub(crate) const PROOFS: &[Step] = &[
     Step { name: "bootstrap", about: "a bootstrap node with 2,000 connections", run: bootstrap },
 ];
 
-/// The target on which the Windows build is checked.
-pub(crate) const WINDOWS: &str = "x86_64-pc-windows-gnu";
-
-/// Its C compiler, which some dependencies need.
-pub(crate) const WINDOWS_CC: &str = "x86_64-w64-mingw32-gcc-posix";
+/// All of `cargo xtask windows`.
+pub(crate) const WINDOWS: &[Step] = &[
+    Step { name: "setup", about: "install the compiler", run: setup::cross },
+    Step { name: "build", about: "build both programs for Windows", run: windows::build },
+];
 
 fn fmt() -> Done {
     run(&mut cargo("fmt --all --check"))
@@ -45,7 +45,9 @@ fn fmt() -> Done {
 
 fn clippy() -> Done {
     run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
-    run(&mut cargo("clippy --workspace --test games --test interop --test machine -- -D warnings"))
+    run(&mut cargo(
+        "clippy --workspace --test games --test interop --test machine --test windows -- -D warnings",
+    ))
 }
 
 fn test() -> Done {
@@ -65,19 +67,6 @@ fn machine() -> Done {
         return fail("these tests make file systems of their own: run this step as root");
     }
     run(&mut cargo("test --workspace --test machine --no-fail-fast"))
-}
-
-fn windows() -> Done {
-    let mut command = cargo("check --workspace --all-targets --target");
-    command.arg(WINDOWS);
-    if !cfg!(windows) {
-        command.envs([
-            ("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", WINDOWS_CC),
-            ("CC_x86_64_pc_windows_gnu", WINDOWS_CC),
-            ("AR_x86_64_pc_windows_gnu", "x86_64-w64-mingw32-ar"),
-        ]);
-    }
-    run(&mut command)
 }
 
 fn doc() -> Done {

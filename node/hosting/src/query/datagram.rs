@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use homehost_runtime::udp;
 use tokio::net::UdpSocket;
 
 /// The longest answer that is taken: what servers send unsplit is 1,400 bytes
@@ -18,7 +19,7 @@ pub(super) async fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((bind, 0)).await?;
+    let socket = udp::bind(SocketAddr::new(bind, 0)).await?;
     socket.connect(address).await?;
     Ok(socket)
 }

@@ -1,7 +1,7 @@
 //! How a shim comes to its game: it makes one, or takes over one whose shim died.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use homehost_protocol::UnixMillis;
 use homehost_runtime::wall_ms;
@@ -28,8 +28,8 @@ pub(super) enum Begun {
     Ended,
 }
 
-fn log_dir() -> &'static Path {
-    Path::new("../logs")
+fn log_dir() -> PathBuf {
+    platform::own("..").join(files::LOG_DIR)
 }
 
 /// Why there is no game.
@@ -47,7 +47,7 @@ impl From<String> for Problem {
 }
 
 fn read<T: DeserializeOwned>(name: &str) -> Result<Option<T>, String> {
-    files::read(Path::new(name)).map_err(|error| format!("cannot read {name} ({error})"))
+    files::read(&platform::own(name)).map_err(|error| format!("cannot read {name} ({error})"))
 }
 
 fn needed<T: DeserializeOwned>(name: &str) -> Result<T, String> {
@@ -73,7 +73,7 @@ pub(super) fn spawn() -> Result<Begun, Problem> {
         let why = format!("process {} of an earlier run is still alive", state.pid);
         return Err(Problem::Busy(why));
     }
-    let mut log = Log::open(log_dir());
+    let mut log = Log::open(&log_dir());
     let first_seq = log.begin_run(start.next_seq);
     let mut noted = None;
     // Written before the game's program is loaded: a game that runs is known.
@@ -87,7 +87,7 @@ pub(super) fn spawn() -> Result<Begun, Problem> {
             rung: None,
             session: made.session,
         };
-        files::write(Path::new(files::STATE), &state)
+        files::write(&platform::own(files::STATE), &state)
             .map_err(|error| no_space(files::STATE, &error))?;
         noted = Some(state);
         Ok(())
@@ -96,7 +96,7 @@ pub(super) fn spawn() -> Result<Begun, Problem> {
         (Ok(parts), Some(state)) => Ok(Begun::Runs(Box::new(Session { start, state, log, parts }))),
         (made, _) => {
             // There is no game, so nothing may say that there is one.
-            let _ = std::fs::remove_file(files::STATE);
+            let _ = std::fs::remove_file(platform::own(files::STATE));
             Err(made.err().unwrap_or_else(|| "the game was not made".into()).into())
         }
     }
@@ -109,7 +109,7 @@ pub(super) fn adopt() -> Result<Begun, Problem> {
         return Ok(Begun::Ended);
     }
     let start = needed(files::START)?;
-    let mut log = Log::open(log_dir());
+    let mut log = Log::open(&log_dir());
     log.begin_at(state.first_seq);
     if let Some(parts) = platform::adopt(&state, &start)? {
         return Ok(Begun::Runs(Box::new(Session { start, state, log, parts })));
@@ -130,5 +130,5 @@ pub(super) fn adopt() -> Result<Begun, Problem> {
 
 /// Writes down how a run ended.
 pub(super) fn record_exit(run: u64, report: &ExitReport) -> io::Result<()> {
-    files::write(Path::new(files::EXIT), &ExitFile { run, report: report.clone() })
+    files::write(&platform::own(files::EXIT), &ExitFile { run, report: report.clone() })
 }

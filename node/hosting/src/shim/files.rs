@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use homehost_protocol::UnixMillis;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::platform::own;
 use crate::account::Account;
 use crate::view::ExitReport;
 
@@ -143,10 +144,9 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
-/// Takes the lock of the folder that is the current one; `None` when another
-/// shim keeps it.
+/// Takes the lock of this shim's folder; `None` when another shim keeps it.
 pub(super) fn lock() -> io::Result<Option<File>> {
-    lock_file(Path::new(LOCK))
+    lock_file(&own(LOCK))
 }
 
 fn lock_file(path: &Path) -> io::Result<Option<File>> {

@@ -1,8 +1,8 @@
 //! The one interface behind which operating systems differ.
 //!
-//! Each side offers: `keep_files`, `detach`, `spawn`, `adopt`, `is_alive`, the parts of a game
-//! ([`Process`], [`Output`], [`Input`]), [`EndSignals`], the shim's [`Listener`]
-//! and the daemon's `connect`.
+//! Each side offers: `keep_files`, `detach`, `enter`, `own`, `too_deep`, `spawn`,
+//! `adopt`, `is_alive`, the parts of a game ([`Process`], [`Output`], [`Input`]),
+//! [`EndSignals`], the shim's [`Listener`] and the daemon's `connect`.
 
 #[cfg(unix)]
 mod unix;
@@ -14,9 +14,9 @@ use unix as system;
 #[cfg(windows)]
 use windows as system;
 
-pub(crate) use system::{Connection, connect, detached, kill_outright, make_dir};
-pub(super) use system::{EndSignals, Listener, adopt, detach, is_alive, keep_files, spawn};
-pub(super) use system::{Input, Output, Process};
+pub(crate) use system::{Connection, connect, detached, kill_outright, make_dir, too_deep};
+pub(super) use system::{EndSignals, Listener, adopt, detach, enter, is_alive, keep_files, own};
+pub(super) use system::{Input, Output, Process, spawn};
 
 /// The longest line that is written to a game's input: POSIX guarantees that so
 /// much arrives whole or not at all (`PIPE_BUF`).

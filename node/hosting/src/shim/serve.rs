@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
-use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use super::adopt::{Session, record_exit};
 use super::files;
 use super::ladder::{Ladder, Rung};
 use super::log::Log;
-use super::platform::{EndSignals, Ended, Listener, Parts};
+use super::platform::{self, EndSignals, Ended, Listener, Parts};
 use super::wire::{self, FromShim, Status, ToShim};
 use crate::view::ExitReport;
 
@@ -245,7 +244,7 @@ impl Game {
         self.shared.status.borrow_mut().rung = Some(rung.name());
         self.state.rung = Some(at);
         // A full disk must not keep a game from stopping.
-        let _ = files::write(Path::new(files::STATE), &self.state);
+        let _ = files::write(&platform::own(files::STATE), &self.state);
         self.shared.changed();
     }
 

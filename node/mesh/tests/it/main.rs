@@ -10,4 +10,5 @@ mod loopback;
 mod memory;
 mod node;
 mod px;
+mod quic;
 mod slow;

@@ -67,6 +67,17 @@ pub(in super::super) fn keep_files() {
     }
 }
 
+/// Makes a folder the one of this shim, and the current one: every path is
+/// relative from here on, and a socket's path has to be short.
+pub(in super::super) fn enter(run_dir: &Path) -> io::Result<()> {
+    std::env::set_current_dir(run_dir)
+}
+
+/// A file of this shim's folder.
+pub(in super::super) fn own(name: &str) -> PathBuf {
+    PathBuf::from(name)
+}
+
 /// Leaves the daemon's session, so that neither its terminal nor its end
 /// reaches this process.
 pub(in super::super) fn detach() {
@@ -79,6 +90,11 @@ pub(in super::super) fn detach() {
 /// Prepares a command whose process is to outlive the daemon. Here the shim
 /// itself sees to that.
 pub(crate) fn detached(_command: &mut tokio::process::Command, _leave_job: bool) {}
+
+/// Nothing: the one path that has to be short is relative.
+pub(crate) fn too_deep(_path: &Path) -> Option<String> {
+    None
+}
 
 /// Kills the game of that state without its shim, if it still is that game.
 pub(crate) fn kill_outright(state: &StateFile) {

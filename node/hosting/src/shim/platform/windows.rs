@@ -5,34 +5,35 @@
 //! ends the whole tree with the shim: a game does not outlive its shim here, and
 //! there is nothing to adopt.
 
+mod job;
+mod pipe;
+
 use std::io::{self, Read as _, Write as _};
-use std::os::windows::io::{AsRawHandle as _, FromRawHandle as _, OwnedHandle};
+use std::os::windows::ffi::OsStrExt as _;
+use std::os::windows::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
 
-use tokio::net::windows::named_pipe::{
-    ClientOptions, NamedPipeClient, NamedPipeServer, ServerOptions,
-};
+use homehost_runtime::files::{Access, make_folder};
 use tokio::signal::windows::{CtrlBreak, CtrlC, ctrl_break, ctrl_c};
 use tokio::sync::{mpsc, oneshot};
-use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
+use windows_sys::Win32::Globalization::CP_UTF8;
 use windows_sys::Win32::System::Console::{
-    CTRL_BREAK_EVENT, CTRL_C_EVENT, GenerateConsoleCtrlEvent,
+    CTRL_BREAK_EVENT, CTRL_C_EVENT, GenerateConsoleCtrlEvent, SetConsoleCP, SetConsoleCtrlHandler,
+    SetConsoleOutputCP,
 };
-use windows_sys::Win32::System::JobObjects::{
-    AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
-    JOBOBJECT_EXTENDED_LIMIT_INFORMATION, JobObjectExtendedLimitInformation,
-    SetInformationJobObject, TerminateJobObject,
+use windows_sys::Win32::System::Threading::{
+    CREATE_BREAKAWAY_FROM_JOB, CREATE_NO_WINDOW, CREATE_SUSPENDED,
 };
-use windows_sys::Win32::System::Threading::{CREATE_BREAKAWAY_FROM_JOB, CREATE_NO_WINDOW};
 
+use self::job::{Job, resume};
 use super::super::files::{StartFile, StateFile};
 use super::{Ended, Made, Note, Parts, input_line};
 
-/// What the daemon talks to a shim through.
-pub(crate) type Connection = NamedPipeClient;
+pub(in super::super) use self::pipe::Listener;
+pub(crate) use self::pipe::{Connection, connect};
 
 /// Pieces of the console that wait for the loop; then the pipe holds the game up.
 const PIECES_MAX: usize = 16;
@@ -43,18 +44,54 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// Lines that wait for a game that does not read its console.
 const INPUT_LINES_MAX: usize = 16;
 
-/// The code that a killed game ends with: what the system itself uses for Ctrl-C
-/// would claim a clean end.
-const KILLED: u32 = 1;
+/// The longest path of a program, and of the folder in which it starts, in UTF-16
+/// units: `MAX_PATH` less a closing backslash and zero. Files may lie deeper.
+const PATH_UNITS_MAX: usize = 258;
 
-/// Pause before a pipe is asked again whose instances are all taken.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// The folder of this shim's files.
+static RUN_DIR: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes a folder the one of this shim. It does not become the current one,
+/// whose path may not be long; nor does any other stay so that a person might
+/// want to remove.
+pub(in super::super) fn enter(run_dir: &Path) -> io::Result<()> {
+    let run_dir = std::path::absolute(run_dir)?;
+    if !run_dir.is_dir() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    if let Some(root) = std::env::var_os("SystemRoot") {
+        // Where it is does not matter then.
+        let _ = std::env::set_current_dir(root);
+    }
+    RUN_DIR.get_or_init(|| run_dir);
+    Ok(())
+}
+
+fn run_dir() -> &'static Path {
+    RUN_DIR.get().map_or(Path::new(""), PathBuf::as_path)
+}
+
+/// A file of this shim's folder.
+pub(in super::super) fn own(name: &str) -> PathBuf {
+    run_dir().join(name)
+}
 
 /// Nothing to do: handles are not inherited unless they are meant to be.
 pub(in super::super) fn keep_files() {}
 
-/// A process made by [`detached`] is in no console of the daemon's already.
-pub(in super::super) fn detach() {}
+/// A process made by [`detached`] is in no console of the daemon's already. Its
+/// own is made ready for the game: it speaks UTF-8, and Ctrl-C is heard in it
+/// also if the daemon was told to ignore it.
+pub(in super::super) fn detach() {
+    #[expect(unsafe_code, reason = "std does not set up a console")]
+    // SAFETY: no pointers. Without a console they fail, and there is nothing to
+    // set up.
+    unsafe {
+        SetConsoleOutputCP(CP_UTF8);
+        SetConsoleCP(CP_UTF8);
+        SetConsoleCtrlHandler(None, 0);
+    }
+}
 
 /// Prepares a command whose process is to outlive the daemon: it gets a console
 /// of its own that nobody sees, and leaves the daemon's job.
@@ -63,58 +100,25 @@ pub(crate) fn detached(command: &mut tokio::process::Command, leave_job: bool) {
     command.creation_flags(CREATE_NO_WINDOW | leave);
 }
 
+/// Why no program can be started from a file or in a folder, if that is so.
+pub(crate) fn too_deep(path: &Path) -> Option<String> {
+    let units = path.as_os_str().encode_wide().count();
+    (units > PATH_UNITS_MAX).then(|| {
+        format!(
+            "the path {} has {units} characters, and Windows starts no program with one of more \
+             than {PATH_UNITS_MAX}: choose a data folder with a shorter path, with --data-dir",
+            path.display()
+        )
+    })
+}
+
 /// Nothing to do: the job object does it.
 pub(crate) fn kill_outright(_state: &StateFile) {}
 
-/// Makes a folder; who may enter follows from the one above.
+/// Makes a folder that only the user of this process enters. Games run as that
+/// user, whatever the mode says on Unix.
 pub(crate) fn make_dir(path: &Path, _mode: u32) -> io::Result<()> {
-    std::fs::create_dir_all(path)
-}
-
-/// The job that holds the game and its children.
-#[derive(Debug)]
-struct Job(OwnedHandle);
-
-impl Job {
-    fn new() -> io::Result<Self> {
-        #[expect(unsafe_code, reason = "std has no job objects; both pointers may be null")]
-        // SAFETY: null asks for default security and no name.
-        let handle = unsafe { CreateJobObjectW(std::ptr::null(), std::ptr::null()) };
-        if handle.is_null() {
-            return Err(io::Error::last_os_error());
-        }
-        #[expect(unsafe_code, reason = "takes over the handle that was just made")]
-        // SAFETY: the handle is valid and owned by nobody else.
-        let job = Self(unsafe { OwnedHandle::from_raw_handle(handle) });
-        let mut limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
-        limits.BasicLimitInformation.LimitFlags = JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
-        let size = u32::try_from(size_of_val(&limits)).map_err(io::Error::other)?;
-        #[expect(unsafe_code, reason = "std has no job objects")]
-        // SAFETY: the pointer and size describe `limits`, which outlives the call.
-        let done = unsafe {
-            SetInformationJobObject(
-                job.0.as_raw_handle(),
-                JobObjectExtendedLimitInformation,
-                (&raw const limits).cast(),
-                size,
-            )
-        };
-        if done == 0 { Err(io::Error::last_os_error()) } else { Ok(job) }
-    }
-
-    fn take(&self, child: &std::process::Child) -> io::Result<()> {
-        #[expect(unsafe_code, reason = "std has no job objects")]
-        // SAFETY: both handles are open for as long as the borrows last.
-        let done =
-            unsafe { AssignProcessToJobObject(self.0.as_raw_handle(), child.as_raw_handle()) };
-        if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    fn terminate(&self) {
-        #[expect(unsafe_code, reason = "std has no job objects")]
-        // SAFETY: the handle is open for as long as the borrow lasts.
-        let _ = unsafe { TerminateJobObject(self.0.as_raw_handle(), KILLED) };
-    }
+    make_folder(path, Access::Private)
 }
 
 /// The process that is the game.
@@ -143,9 +147,11 @@ impl Process {
         raise(CTRL_C_EVENT)
     }
 
-    /// Ctrl-Break to all on this console; the shim itself ignores it.
+    /// Ctrl-Break to all on this console, which the shim itself ignores, and the
+    /// end of every window.
     pub(in super::super) fn terminate(&self) -> bool {
-        raise(CTRL_BREAK_EVENT)
+        let windows = self.job.close_windows();
+        raise(CTRL_BREAK_EVENT) || windows
     }
 
     /// Nothing to wait for: a job ends as one.
@@ -216,6 +222,8 @@ pub(in super::super) fn spawn(start: &StartFile, note: &mut Note<'_>) -> Result<
     let mut command = Command::new(resolved(program, &start.cwd));
     command.args(args).current_dir(&start.cwd).env_clear().envs(&start.env);
     command.stdin(Stdio::piped()).stdout(Stdio::from(to_shim)).stderr(Stdio::from(stderr));
+    // It runs once it is in its job and noted.
+    command.creation_flags(CREATE_SUSPENDED);
     let job = Job::new().map_err(|error| format!("cannot make a job object: {error}"))?;
     let mut child = command.spawn().map_err(|error| explain(&error, program))?;
     // The writing ends of this process go, or the pipe would never end.
@@ -229,6 +237,10 @@ pub(in super::super) fn spawn(start: &StartFile, note: &mut Note<'_>) -> Result<
     if let Err(problem) = note(Made { pid, created: String::new(), session: None }) {
         job.terminate();
         return Err(problem);
+    }
+    if let Err(error) = resume(pid) {
+        job.terminate();
+        return Err(format!("cannot let the game run: {error}"));
     }
     let (pieces_in, pieces) = mpsc::channel(PIECES_MAX);
     std::thread::spawn(move || {
@@ -312,50 +324,6 @@ impl EndSignals {
             if heard.is_none() {
                 std::future::pending::<()>().await;
             }
-        }
-    }
-}
-
-/// Name of the pipe of the server with this folder: names are global, and a
-/// path may hold what a name may not.
-fn pipe_name(run_dir: &Path) -> String {
-    let path = std::path::absolute(run_dir).unwrap_or_else(|_| run_dir.to_owned());
-    let path = path.to_string_lossy().to_lowercase();
-    format!(r"\\.\pipe\homehost-shim-{}", &blake3::hash(path.as_bytes()).to_hex()[..32])
-}
-
-/// The shim's end of the control pipe.
-#[derive(Debug)]
-pub(in super::super) struct Listener {
-    name: String,
-    next: NamedPipeServer,
-}
-
-impl Listener {
-    pub(in super::super) fn bind() -> io::Result<Self> {
-        let name = pipe_name(&std::env::current_dir()?);
-        let next = ServerOptions::new().first_pipe_instance(true).create(&name)?;
-        Ok(Self { name, next })
-    }
-
-    /// # Cancel safety
-    /// May be dropped and called again.
-    pub(in super::super) async fn accept(&mut self) -> io::Result<NamedPipeServer> {
-        self.next.connect().await?;
-        let next = ServerOptions::new().create(&self.name)?;
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-}
-
-/// Connects to the shim of the server with this folder.
-pub(crate) async fn connect(dir: &Path) -> io::Result<Connection> {
-    let name = pipe_name(&dir.join(super::super::files::RUN_DIR));
-    loop {
-        match ClientOptions::new().open(&name) {
-            Err(error) if error.raw_os_error() == Some(ERROR_PIPE_BUSY.cast_signed()) => {
-                tokio::time::sleep(BUSY_PAUSE).await;
-            }
-            other => return other,
         }
     }
 }
