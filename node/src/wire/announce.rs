@@ -313,7 +313,10 @@ impl AnnounceTask {
         for (id, server) in servers.iter() {
             match server.state {
                 State::Running => {
-                    let addresses = join_addresses(server, &ips, &mesh);
+                    let mut addresses = join_addresses(server, &ips, &mesh);
+                    if let Some((reach, _)) = self.reach.get(id) {
+                        reach::reached_first(&mut addresses, reach);
+                    }
                     // Until the mesh knows an address there is nothing to tell.
                     if addresses.is_empty() {
                         undecided.insert(*id);
