@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::http::try_exchange;
 use crate::process::Signal;
-use crate::{Answer, Events, Lines, Response, Test, eventually, exchange, run};
+use crate::{Answer, Events, Lines, Place, Response, Test, eventually, exchange, run};
 use std::io::Write as _;
 
 /// Longest wait for a node to come up, on a machine that does much else.
@@ -68,6 +68,7 @@ pub struct Node<'a> {
     data_dir: PathBuf,
     bootstrap: Vec<String>,
     network: String,
+    place: Place,
     daemon: Option<Lines>,
     http: Option<(SocketAddr, String)>,
 }
@@ -80,6 +81,7 @@ impl<'a> Node<'a> {
             data_dir: test.folder().join(name),
             bootstrap: bootstrap.iter().map(|&address| address.to_owned()).collect(),
             network: test.network().to_owned(),
+            place: Place::default(),
             daemon: None,
             http: None,
         }
@@ -105,11 +107,20 @@ impl<'a> Node<'a> {
         self.bootstrap = bootstrap.iter().map(|&address| address.to_owned()).collect();
     }
 
-    /// `homehost up` with everything on loopback.
+    /// Puts it somewhere else than on loopback, for the next start.
+    pub fn set_place(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// `homehost up` at its place: with everything on loopback if none was given.
     pub fn up_command(&self) -> Command {
-        let mut command = self.command(&["up", "--no-mdns", "--http", "127.0.0.1:0"]);
+        let mut command = self.command(&["up", "--http", "127.0.0.1:0"]);
+        if !self.place.has_mdns() {
+            command.arg("--no-mdns");
+        }
         command.args(["--network", &self.network]);
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]);
+        let loopback = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
+        command.arg("--listen").args(self.place.listen(&loopback));
         if !self.bootstrap.is_empty() {
             command.arg("--bootstrap").args(&self.bootstrap);
         }
@@ -125,7 +136,7 @@ impl<'a> Node<'a> {
 
     /// A command of this node, as a person gives it.
     fn plain_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.test.program());
+        let mut command = self.place.command(self.test.program());
         command
             .args(args)
             .arg("--data-dir")
@@ -329,7 +340,7 @@ impl<'a> Node<'a> {
     pub fn get(&self, path: &str) -> Response {
         let (address, headers) = self.request();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let response = exchange(address, &format!("GET {path}"), &headers, "");
+        let response = self.place.enter(|| exchange(address, &format!("GET {path}"), &headers, ""));
         assert_eq!(response.status, 200, "{path}: {response:?}");
         response
     }
@@ -339,7 +350,8 @@ impl<'a> Node<'a> {
     pub fn post(&self, body: &Value) -> Response {
         let (address, headers) = self.request();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        exchange(address, "POST /api/v1/actions", &headers, &body.to_string())
+        let body = body.to_string();
+        self.place.enter(|| exchange(address, "POST /api/v1/actions", &headers, &body))
     }
 
     /// Opens an event stream of its API.
@@ -347,7 +359,7 @@ impl<'a> Node<'a> {
     pub fn events(&self, path: &str) -> Events {
         let (address, headers) = self.request();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Events::open(address, path, &headers)
+        self.place.enter(|| Events::open(address, path, &headers))
     }
 
     fn request(&self) -> (SocketAddr, [(&'static str, String); 3]) {
@@ -443,8 +455,8 @@ impl Drop for Node<'_> {
         let headers =
             [("Host", &*host), ("Authorization", &*bearer), ("Content-Type", "application/json")];
         let body = r#"{"action":{"do":"node-stop","games":true}}"#;
-        let asked = daemon.is_running()
-            && try_exchange(address, "POST /api/v1/actions", &headers, body).is_ok();
+        let ask = || try_exchange(address, "POST /api/v1/actions", &headers, body).is_ok();
+        let asked = daemon.is_running() && self.place.enter(ask);
         if asked && !std::thread::panicking() {
             daemon.wait(Duration::from_secs(20));
         }

@@ -15,6 +15,12 @@ pub enum Signal {
     Terminate,
     /// `kill -9`.
     Kill,
+    /// It stands still, as in a machine that sleeps.
+    #[cfg(unix)]
+    Stop,
+    /// It goes on.
+    #[cfg(unix)]
+    Continue,
 }
 
 /// Sends a signal to a process; one that has gone is no error.
@@ -25,6 +31,8 @@ pub fn send(pid: u32, signal: Signal) {
         Signal::Interrupt => Unix::INT,
         Signal::Terminate => Unix::TERM,
         Signal::Kill => Unix::KILL,
+        Signal::Stop => Unix::STOP,
+        Signal::Continue => Unix::CONT,
     };
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     let _ = kill_process(pid, signal);

@@ -20,6 +20,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "games", about: "real game servers", run: games },
     Step { name: "interop", about: "js-libp2p as a friend and as a foe", run: interop },
     Step { name: "machine", about: "full and read-only disks", run: machine },
+    Step { name: "net", about: "home routers, in namespaces", run: net },
     Step { name: "windows", about: "everything compiles for Windows", run: windows },
     Step { name: "doc", about: "the documentation builds", run: doc },
 ];
@@ -30,6 +31,11 @@ pub(crate) const PROOFS: &[Step] = &[
     Step { name: "core", about: "admission, search and reconciliation by themselves", run: core },
     Step { name: "mesh", about: "20 nodes in 20 processes: joins, gossip, lookups", run: mesh },
     Step { name: "flood", about: "one node among liars: 50,000 listings and worse", run: flood },
+    Step {
+        name: "net",
+        about: "every pair of home routers, and what an idle node sends",
+        run: nets,
+    },
 ];
 
 /// The target on which the Windows build is checked.
@@ -44,7 +50,9 @@ fn fmt() -> Done {
 
 fn clippy() -> Done {
     run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
-    run(&mut cargo("clippy --workspace --test games --test interop --test machine -- -D warnings"))
+    run(&mut cargo(
+        "clippy --workspace --test games --test interop --test machine --test net -- -D warnings",
+    ))
 }
 
 fn test() -> Done {
@@ -64,6 +72,20 @@ fn machine() -> Done {
         return fail("these tests make file systems of their own: run this step as root");
     }
     run(&mut cargo("test --workspace --test machine --no-fail-fast"))
+}
+
+fn net() -> Done {
+    need_namespaces()?;
+    // Two at a time: each is a network of up to twelve processes.
+    let line = "test --workspace --test net --no-fail-fast -- --test-threads 2";
+    run(&mut cargo(line))
+}
+
+fn need_namespaces() -> Done {
+    if !cfg!(target_os = "linux") || !is_root() {
+        return fail("home networks are namespaces of Linux: run this step there, as root");
+    }
+    Ok(())
 }
 
 fn windows() -> Done {
@@ -95,6 +117,12 @@ fn mesh() -> Done {
 
 fn flood() -> Done {
     prove("flood::")
+}
+
+fn nets() -> Done {
+    need_namespaces()?;
+    let line = "test --workspace --release --test net -- --ignored --nocapture --test-threads 1";
+    run(&mut cargo(line))
 }
 
 fn prove(what: &str) -> Done {
