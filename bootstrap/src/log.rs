@@ -40,7 +40,9 @@ pub(crate) fn start(format: LogFormat, addresses: InLogs) {
         .with_writer(move || Redacting { out: io::stderr(), addresses });
     // A program that contains this one may have set up its own.
     let _ = match format {
-        LogFormat::Text => builder.with_ansi(homehost_runtime::terminal::stderr_is_terminal()).try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(homehost_runtime::terminal::stderr_is_terminal()).try_init()
+        }
         LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
     };
 }

@@ -3,13 +3,16 @@
 //! A [`Test`] owns a temporary folder, a network name of its own and a folder
 //! for logs; [`Node`] and [`Bootstrap`] are processes in it. Everything that a
 //! test started is ended when it ends, also by a panic; its logs are kept when
-//! it failed. All sockets are on loopback, on ports that the system chose.
+//! it failed. All sockets are on loopback, on ports that the system chose, or in
+//! network namespaces that the test made.
 
 mod binaries;
 mod bootstrap;
 mod command;
 mod http;
+mod namespace;
 mod node;
+mod place;
 mod poll;
 pub mod process;
 mod test;
@@ -19,7 +22,9 @@ pub use binaries::{source_dir, target_dir};
 pub use bootstrap::Bootstrap;
 pub use command::{Answer, Lines, run};
 pub use http::{Events, Response, exchange};
+pub use namespace::Namespace;
 pub use node::{Game, Node};
+pub use place::Place;
 pub use poll::eventually;
 pub use test::Test;
 pub use wine::{unix_path, windows_path};

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::http::try_exchange;
 use crate::process::Signal;
 use crate::wine::{Wine, unix_path, windows_path};
-use crate::{Answer, Events, Lines, Response, Test, eventually, exchange, run};
+use crate::{Answer, Events, Lines, Place, Response, Test, eventually, exchange, run};
 use std::io::Write as _;
 
 /// Longest wait for a node to come up, on a machine that does much else.
@@ -85,6 +85,7 @@ pub struct Node<'a> {
     bootstrap: Vec<String>,
     network: String,
     env: Vec<(String, String)>,
+    place: Place,
     daemon: Option<Lines>,
     http: Option<(SocketAddr, String)>,
     system: System,
@@ -108,6 +109,7 @@ impl<'a> Node<'a> {
             bootstrap: bootstrap.iter().map(|&address| address.to_owned()).collect(),
             network: test.network().to_owned(),
             env: Vec::new(),
+            place: Place::default(),
             daemon: None,
             http: None,
             system,
@@ -140,10 +142,20 @@ impl<'a> Node<'a> {
     }
 
     /// `homehost up` with everything on loopback.
+    /// Puts it somewhere else than on loopback, for the next start.
+    pub fn set_place(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// `homehost up` at its place: with everything on loopback if none was given.
     pub fn up_command(&self) -> Command {
-        let mut command = self.command(&["up", "--no-mdns", "--http", "127.0.0.1:0"]);
+        let mut command = self.command(&["up", "--http", "127.0.0.1:0"]);
+        if !self.place.has_mdns() {
+            command.arg("--no-mdns");
+        }
         command.args(["--network", &self.network]);
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]);
+        let loopback = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
+        command.arg("--listen").args(self.place.listen(&loopback));
         if !self.bootstrap.is_empty() {
             command.arg("--bootstrap").args(&self.bootstrap);
         }
@@ -161,7 +173,7 @@ impl<'a> Node<'a> {
     /// A command of this node, as a person gives it.
     fn plain_command(&self, args: &[&str]) -> Command {
         let mut command = match self.system {
-            System::Here => Command::new(self.test.program()),
+            System::Here => self.place.command(self.test.program()),
             System::Windows => Wine::get().command(self.test.windows_program()),
         };
         command.args(args).arg("--data-dir");
@@ -404,7 +416,7 @@ impl<'a> Node<'a> {
     pub fn get(&self, path: &str) -> Response {
         let (address, headers) = self.request();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let response = exchange(address, &format!("GET {path}"), &headers, "");
+        let response = self.place.enter(|| exchange(address, &format!("GET {path}"), &headers, ""));
         assert_eq!(response.status, 200, "{path}: {response:?}");
         response
     }
@@ -414,7 +426,8 @@ impl<'a> Node<'a> {
     pub fn post(&self, body: &Value) -> Response {
         let (address, headers) = self.request();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        exchange(address, "POST /api/v1/actions", &headers, &body.to_string())
+        let body = body.to_string();
+        self.place.enter(|| exchange(address, "POST /api/v1/actions", &headers, &body))
     }
 
     /// Opens an event stream of its API.
@@ -422,7 +435,7 @@ impl<'a> Node<'a> {
     pub fn events(&self, path: &str) -> Events {
         let (address, headers) = self.request();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Events::open(address, path, &headers)
+        self.place.enter(|| Events::open(address, path, &headers))
     }
 
     fn request(&self) -> (SocketAddr, [(&'static str, String); 3]) {
@@ -518,8 +531,8 @@ impl Drop for Node<'_> {
         let headers =
             [("Host", &*host), ("Authorization", &*bearer), ("Content-Type", "application/json")];
         let body = r#"{"action":{"do":"node-stop","games":true}}"#;
-        let asked = daemon.is_running()
-            && try_exchange(address, "POST /api/v1/actions", &headers, body).is_ok();
+        let ask = || try_exchange(address, "POST /api/v1/actions", &headers, body).is_ok();
+        let asked = daemon.is_running() && self.place.enter(ask);
         if asked && !std::thread::panicking() {
             daemon.wait(Duration::from_secs(20));
         }

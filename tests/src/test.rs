@@ -12,7 +12,7 @@ use crate::binaries::{binaries, target_dir};
 use crate::node::System;
 use crate::process::sweep;
 use crate::wine::Wine;
-use crate::{Bootstrap, Node};
+use crate::{Bootstrap, Node, Place};
 
 /// Declared first in a test, so that it is dropped last.
 #[derive(Debug)]
@@ -96,7 +96,12 @@ impl Test {
 
     /// Starts a bootstrap node.
     pub fn bootstrap(&self) -> Bootstrap<'_> {
-        Bootstrap::start(self)
+        Bootstrap::start(self, "bootstrap", self.network(), &Place::default())
+    }
+
+    /// Starts a bootstrap node of a network somewhere else.
+    pub fn bootstrap_at(&self, name: &str, network: &str, place: &Place) -> Bootstrap<'_> {
+        Bootstrap::start(self, name, network, place)
     }
 
     /// Starts a node that joins `bootstrap`, which may be empty.

@@ -324,7 +324,10 @@ impl AnnounceTask {
             match server.state {
                 State::Running => {
                     let ips = ips_for(server.definition.visibility, network, &mesh);
-                    let addresses = join_addresses(server, &ips, &mesh);
+                    let mut addresses = join_addresses(server, &ips, &mesh);
+                    if let Some((reach, _)) = self.reach.get(id) {
+                        reach::reached_first(&mut addresses, reach);
+                    }
                     // Until the mesh knows an address there is nothing to tell.
                     if addresses.is_empty() {
                         undecided.insert(*id);

@@ -50,6 +50,21 @@ const NEEDS: &[Need] = &[
         is_there: || works("faketime", &["--version"]),
     },
     Need {
+        package: "iproute2",
+        what: "namespaces for home networks",
+        is_there: || works("ip", &["-V"]) && works("ip", &["netns"]),
+    },
+    Need {
+        package: "nftables",
+        what: "what home routers do",
+        is_there: || works("nft", &["--version"]),
+    },
+    Need {
+        package: "tcpdump",
+        what: "seeing each packet that leaves a home",
+        is_there: || works("tcpdump", &["--version"]),
+    },
+    Need {
         package: "dpkg",
         what: "unpacking a game server",
         is_there: || works("dpkg", &["--version"]),
@@ -73,6 +88,13 @@ const QUAKE_FILES: [(&str, &str); 3] = [
     ("usr/share/games/openarena/baseoa/pak1-maps.pk3", "baseoa/pak1-maps.pk3"),
 ];
 
+/// What answers UPnP in the home routers of the tests. Installed, it would be a
+/// service of this machine; its libraries come with `nftables`.
+const NET_PACKAGES: [&str; 1] = ["miniupnpd-nftables"];
+
+/// What of it is used.
+const NET_FILES: [(&str, &str); 1] = [("usr/sbin/miniupnpd", "miniupnpd")];
+
 /// Installs all of it, or says what to install.
 pub(crate) fn setup() -> Done {
     if !cfg!(target_os = "linux") {
@@ -86,6 +108,7 @@ pub(crate) fn setup() -> Done {
     once(&games.join("python"), "games/python/requirements.txt", python)?;
     once(&games.join("quake"), "xtask/src/setup.rs", quake)?;
     once(&target()?.join("test-js"), "interop/js/package-lock.json", js)?;
+    once(&target()?.join("test-net"), "xtask/src/setup.rs", net)?;
     println!("  all is there");
     Ok(())
 }
@@ -166,6 +189,19 @@ fn python(folder: &Path) -> Done {
 }
 
 fn quake(folder: &Path) -> Done {
+    unpack(&QUAKE_PACKAGES, folder, &QUAKE_FILES)?;
+    // The engine insists on one and needs nothing in it.
+    let config = folder.join("baseoa/default.cfg");
+    fs::write(&config, "// nothing\n")
+        .map_err(|error| Failed(format!("{}: {error}", config.display())))
+}
+
+fn net(folder: &Path) -> Done {
+    unpack(&NET_PACKAGES, folder, &NET_FILES)
+}
+
+/// Puts some files of packages of Debian into a folder, and installs nothing.
+fn unpack(names: &[&str], folder: &Path, files: &[(&str, &str)]) -> Done {
     let io = |error: std::io::Error| Failed(format!("{}: {error}", folder.display()));
     let packages = folder.with_extension("packages");
     let unpacked = packages.join("unpacked");
@@ -173,7 +209,7 @@ fn quake(folder: &Path) -> Done {
     fs::create_dir_all(&unpacked).map_err(io)?;
     let download = || {
         let mut download = command("apt-get", &["download", "-q"]);
-        run(download.args(QUAKE_PACKAGES).current_dir(&packages))
+        run(download.args(names).current_dir(&packages))
     };
     if download().is_err() {
         if !is_root() {
@@ -187,11 +223,10 @@ fn quake(folder: &Path) -> Done {
             run(command("dpkg", &["-x"]).arg(entry.path()).arg(&unpacked))?;
         }
     }
-    fs::create_dir_all(folder.join("baseoa")).map_err(io)?;
-    for (from, to) in QUAKE_FILES {
-        fs::copy(unpacked.join(from), folder.join(to)).map_err(io)?;
+    for (from, to) in files {
+        let to = folder.join(to);
+        fs::create_dir_all(to.parent().unwrap_or(folder)).map_err(io)?;
+        fs::copy(unpacked.join(from), to).map_err(io)?;
     }
-    // The engine insists on one and needs nothing in it.
-    fs::write(folder.join("baseoa/default.cfg"), "// nothing\n").map_err(io)?;
     fs::remove_dir_all(&packages).map_err(io)
 }

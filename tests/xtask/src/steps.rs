@@ -20,6 +20,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "games", about: "real game servers", run: games },
     Step { name: "interop", about: "js-libp2p as a friend and as a foe", run: interop },
     Step { name: "machine", about: "full and read-only disks, a wrong clock", run: machine },
+    Step { name: "net", about: "home routers, in namespaces", run: net },
     Step { name: "windows", about: "both programs on Windows, under Wine", run: windows::test },
     Step { name: "doc", about: "the documentation builds", run: doc },
 ];
@@ -31,6 +32,11 @@ pub(crate) const PROOFS: &[Step] = &[
     Step { name: "mesh", about: "20 nodes in 20 processes: joins, gossip, lookups", run: mesh },
     Step { name: "flood", about: "one node among liars: 50,000 listings and worse", run: flood },
     Step { name: "bootstrap", about: "a bootstrap node with 2,000 connections", run: bootstrap },
+    Step {
+        name: "net",
+        about: "every pair of home routers, and what an idle node sends",
+        run: nets,
+    },
 ];
 
 /// All of `cargo xtask windows`.
@@ -46,7 +52,8 @@ fn fmt() -> Done {
 fn clippy() -> Done {
     run(&mut cargo("clippy --workspace --all-targets -- -D warnings"))?;
     run(&mut cargo(
-        "clippy --workspace --test games --test interop --test machine --test windows -- -D warnings",
+        "clippy --workspace --test games --test interop --test machine --test windows --test net \
+         -- -D warnings",
     ))
 }
 
@@ -69,6 +76,20 @@ fn machine() -> Done {
     run(&mut cargo("test --workspace --test machine --no-fail-fast"))
 }
 
+fn net() -> Done {
+    need_namespaces()?;
+    // Two at a time: each is a network of up to twelve processes.
+    let line = "test --workspace --test net --no-fail-fast -- --test-threads 2";
+    run(&mut cargo(line))
+}
+
+fn need_namespaces() -> Done {
+    if !cfg!(target_os = "linux") || !is_root() {
+        return fail("home networks are namespaces of Linux: run this step there, as root");
+    }
+    Ok(())
+}
+
 fn doc() -> Done {
     let mut command = cargo("doc --workspace --no-deps --document-private-items");
     // Whoever reads these pages works on the code; private items are among them.
@@ -89,6 +110,12 @@ fn flood() -> Done {
 
 fn bootstrap() -> Done {
     prove("bootstrap::")
+}
+
+fn nets() -> Done {
+    need_namespaces()?;
+    let line = "test --workspace --release --test net -- --ignored --nocapture --test-threads 1";
+    run(&mut cargo(line))
 }
 
 fn prove(what: &str) -> Done {

@@ -1,0 +1,75 @@
+//! The program with which many home routers answer UPnP, NAT-PMP and PCP
+//! (Debian's `miniupnpd`; `cargo xtask test --only setup` unpacks it).
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use homehost_tests::{Namespace, eventually, target_dir};
+use tempfile::TempDir;
+
+/// It puts what it forwards into these chains of the router's own table.
+const CONFIG: &str = "\
+ext_ifname=wan
+listening_ip=lan
+port=5000
+enable_natpmp=yes
+enable_upnp=yes
+secure_mode=yes
+upnp_table_name=home
+upnp_nat_table_name=home
+upnp_forward_chain=asked
+upnp_nat_chain=asked_in
+upnp_nat_postrouting_chain=asked_out
+min_lifetime=120
+max_lifetime=86400
+uuid=00000000-0000-0000-0000-000000000001
+allow 1024-65535 192.168.1.0/24 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+";
+
+/// A running one.
+#[derive(Debug)]
+pub(crate) struct Upnpd {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Upnpd {
+    /// Starts it on a router and waits until it takes requests.
+    #[track_caller]
+    pub(crate) fn start(router: &Namespace) -> Self {
+        let program = target_dir().join("test-net/miniupnpd");
+        assert!(
+            program.exists(),
+            "{}: `cargo xtask test --only setup` unpacks it",
+            program.display()
+        );
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let [config, log, pid] = ["config", "log", "pid"].map(|name| folder.path().join(name));
+        fs::write(&config, CONFIG).expect("the folder is ours");
+        let output = fs::File::create(&log).expect("the folder is ours");
+        let mut command = router.command(&program);
+        command.arg("-d").arg("-f").arg(&config).arg("-P").arg(pid);
+        command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file has two handles"));
+        let child = command.stderr(output).spawn().expect("it can be run");
+        let started = Self { child, _folder: folder };
+        eventually(Duration::from_secs(20), "miniupnpd takes requests", || ready(&log));
+        started
+    }
+}
+
+fn ready(log: &Path) -> Result<(), String> {
+    let said = fs::read_to_string(log).unwrap_or_default();
+    // It opens this socket last.
+    if said.contains("Listening for NAT-PMP") { Ok(()) } else { Err(said) }
+}
+
+impl Drop for Upnpd {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
