@@ -54,7 +54,16 @@ fn heavy_dependencies_stay_in_their_crates() {
         ("hyper", &["homehost"]),
         ("clap", &["homehost", "homehost-bootstrap"]),
         ("windows-sys", &["homehost-hosting", "homehost-runtime"]),
-        ("rustix", &["homehost", "homehost-hosting", "homehost-store", "homehost-tests"]),
+        (
+            "rustix",
+            &[
+                "homehost",
+                "homehost-bootstrap",
+                "homehost-hosting",
+                "homehost-store",
+                "homehost-tests",
+            ],
+        ),
     ];
     for (dependency, allowed) in fences {
         let users = crates();
