@@ -14,7 +14,7 @@ use crate::router::GAME_PORT;
 const ASKED: Duration = Duration::from_secs(90);
 
 /// Gossip, or the next comparison with a peer.
-const FOUND: Duration = Duration::from_secs(30);
+const FOUND: Duration = Duration::from_secs(90);
 
 /// A game that listens on all addresses of its host, at the one port that a
 /// person would have forwarded.

@@ -14,6 +14,10 @@ use crate::wine::{Wine, unix_path, windows_path};
 use crate::{Answer, Events, Lines, Place, Response, Test, eventually, exchange, run};
 use std::io::Write as _;
 
+/// Longest wait for a connection with one certain node: a search goes on every
+/// minute, and those that are gone are tried too.
+const MET: Duration = Duration::from_secs(120);
+
 /// Longest wait for a node to come up, on a machine that does much else.
 const START: Duration = Duration::from_secs(60);
 
@@ -494,7 +498,7 @@ impl<'a> Node<'a> {
     pub fn connected_to(&self, other: &Node<'_>) {
         let id = other.id();
         let what = format!("{} is connected to {}", self.name, other.name);
-        eventually(Duration::from_secs(30), &what, || {
+        eventually(MET, &what, || {
             let peers = self.get("/api/v1/peers").json();
             let found = peers.as_array().into_iter().flatten().any(|peer| peer["node"] == id);
             found.then_some(()).ok_or_else(|| peers.to_string())
