@@ -1,7 +1,7 @@
 //! What a node is told: by defaults, a file, the environment and options, the
 //! later over the earlier, and of each value from where it came.
 //!
-//! [`SETTINGS`] is the one list of what can be said. [`file`] reads and changes
+//! [`SETTINGS`] is the one list of what can be said. [`mod@file`] reads and changes
 //! `config.toml`, [`watch`] follows its changes while a node runs. Each part of
 //! the node gets its own small struct made of a [`Config`], by value.
 
