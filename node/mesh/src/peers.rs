@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, identify, relay};
 use crate::discovery::Counts;
 use crate::diversity::AddressBlock;
 use crate::reach_probe::DIAL_REQUEST;
-use crate::scope;
+use crate::scope::{self, Family};
 use crate::{ObservedAddress, PathKind, PeerInfo, Role};
 
 /// One connection to a peer.
@@ -292,6 +292,17 @@ impl Peers {
         Some(self.peers.get(peer)?.introduction.as_ref()?.role)
     }
 
+    /// What a peer has said of itself.
+    pub(crate) fn introduction(&self, peer: &PeerId) -> Option<&Introduction> {
+        self.peers.get(peer)?.introduction.as_ref()
+    }
+
+    /// Whether there is a direct connection to a peer in a family of addresses.
+    pub(crate) fn is_connected_by(&self, peer: &PeerId, family: Family) -> bool {
+        let links = self.peers.get(peer).into_iter().flat_map(|peer| peer.links.values());
+        links.filter_map(|link| Family::of(&link.address)).any(|of| of == family)
+    }
+
     /// A peer listens at these addresses, which it may tell us.
     pub(crate) fn listens(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>) {
         if let Some(entry) = self.peers.get_mut(peer) {
@@ -309,6 +320,15 @@ impl Peers {
         if let Some(entry) = self.peers.get_mut(peer) {
             entry.rtt = Some(rtt);
         }
+    }
+
+    /// The round trip to all but the tenth of the peers that is farthest; none
+    /// before any ping came back.
+    pub(crate) fn far_rtt(&self) -> Option<Duration> {
+        let mut rtts: Vec<_> = self.peers.values().filter_map(|peer| peer.rtt).collect();
+        let last = rtts.len().checked_sub(1)?;
+        let at = last - rtts.len() / 10;
+        Some(*rtts.select_nth_unstable(at).1)
     }
 
     /// Whether there is a connection.
@@ -425,6 +445,24 @@ mod tests {
             path: PathKind::Direct,
             from_listener: true,
             local: None,
+        }
+    }
+
+    #[test]
+    fn what_is_far_leaves_out_the_farthest_tenth() {
+        let mut peers = Peers::default();
+        assert_eq!(peers.far_rtt(), None);
+        for (n, rtt) in [30, 9_000, 10, 20, 40, 50, 60, 70, 80, 90].into_iter().enumerate() {
+            let peer = PeerId::random();
+            let connection = ConnectionId::new_unchecked(n);
+            peers.connected(peer, NodeId([1; 32]), connection, link("/ip4/7.7.7.7/tcp/1"));
+            peers.pinged(&peer, Duration::from_millis(rtt));
+            let wanted = match n {
+                0 => 30,
+                1..9 => 9_000,
+                _ => 90,
+            };
+            assert_eq!(peers.far_rtt(), Some(Duration::from_millis(wanted)), "{n}");
         }
     }
 

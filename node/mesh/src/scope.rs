@@ -31,6 +31,30 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
+/// IPv4 or IPv6: a connection of one says nothing about the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Of an IP address, or of a name that has addresses of one family; not of a
+    /// way through a relay.
+    pub(crate) fn of(address: &Multiaddr) -> Option<Self> {
+        let of_ip = |ip: IpAddr| if ip.to_canonical().is_ipv4() { Self::V4 } else { Self::V6 };
+        if is_relayed(address) {
+            return None;
+        }
+        match address.iter().next()? {
+            Protocol::Ip4(_) | Protocol::Dns4(_) => Some(Self::V4),
+            Protocol::Ip6(ip) => Some(of_ip(ip.into())),
+            Protocol::Dns6(_) => Some(Self::V6),
+            _ => None,
+        }
+    }
+}
+
 /// Whether a connection leaves from where we listen, so that what its far end
 /// sees is where others may knock.
 pub(crate) fn leaves_from_listener(endpoint: &ConnectedPoint) -> bool {
@@ -255,6 +279,21 @@ mod tests {
             format!("{way}/p2p/{relay}/p2p-circuit/ip4/7.7.7.7/tcp/1"),
         ] {
             assert_eq!(relay_of(&other.parse().unwrap()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_of_one_family_and_a_way_through_a_relay_of_none() {
+        for (address, family) in [
+            ("/ip4/8.8.8.8/tcp/1", Some(Family::V4)),
+            ("/ip6/2a01:4f8::1/udp/1/quic-v1", Some(Family::V6)),
+            ("/ip6/::ffff:8.8.8.8/tcp/1", Some(Family::V4)),
+            ("/dns4/boot.example.org/tcp/1", Some(Family::V4)),
+            ("/dns6/boot.example.org/tcp/1", Some(Family::V6)),
+            ("/dns/boot.example.org/tcp/1", None),
+            ("/ip4/8.8.8.8/tcp/1/p2p-circuit", None),
+        ] {
+            assert_eq!(Family::of(&address.parse().unwrap()), family, "{address}");
         }
     }
 

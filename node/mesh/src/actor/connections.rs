@@ -105,6 +105,7 @@ impl Actor {
                 self.outbox.keep(MeshEvent::PeerJoined { node, scope, holds_replica });
                 self.counted();
                 self.px_joined(peer);
+                self.dial_other_family(peer);
             }
             Introduced::Again => self.status_changed = true,
             Introduced::Gone => {}

@@ -2,6 +2,7 @@
 //! (spec/mesh §8).
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use homehost_protocol::dht::{DhtKey, REPLICA_KEY};
@@ -34,9 +35,14 @@ const OPERATIONS_MAX: usize = 32;
 /// of several blocks of addresses is among them.
 const ANSWERS_ENOUGH: usize = 8;
 
-/// How long a search goes on once it has a valid answer: living peers answer
-/// within a round trip or two, and dials of dead ones take seconds.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(1_000);
+/// How long a search goes on once it has a valid answer, in round trips to
+/// peers that are far: a dial takes four or five, and a question one more. Dials
+/// of dead peers take seconds.
+const ANSWER_ROUND_TRIPS: u32 = 6;
+
+/// The least and the most of it; the most also where no round trip is known.
+const ANSWER_PATIENCE: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_millis(1_000);
 
 /// How long a put waits for the slowest of those it was sent to.
 const PUT_PATIENCE: Duration = Duration::from_secs(4);
@@ -118,6 +124,13 @@ impl Dht {
     }
 }
 
+/// How long a search waits for more answers, `rtt` being that of peers which are
+/// far.
+fn patience(rtt: Option<Duration>) -> Duration {
+    let (least, most) = ANSWER_PATIENCE.into_inner();
+    rtt.map_or(most, |rtt| (rtt * ANSWER_ROUND_TRIPS).clamp(least, most))
+}
+
 impl Actor {
     /// Does what is due by the clock.
     pub(super) fn tend_dht(&mut self, now: Instant) {
@@ -131,7 +144,7 @@ impl Actor {
                 && until.is_some_and(|until| now >= until)
             {
                 // As below.
-                *until = Some(now + ANSWER_PATIENCE);
+                *until = Some(now + *ANSWER_PATIENCE.end());
                 if let Some(mut query) = kad.query_mut(id) {
                     query.finish();
                 }
@@ -407,7 +420,7 @@ impl Actor {
             }
         };
         if facts.is_some() && search.until.is_none() {
-            search.until = Some(Instant::now() + ANSWER_PATIENCE);
+            search.until = Some(Instant::now() + patience(self.peers.far_rtt()));
         }
         if let Some(peer) = found.peer
             && invalid.is_none()
@@ -476,6 +489,19 @@ impl Actor {
             let record = self.record(search.key.clone(), value.to_vec(), facts);
             let kad = &mut self.swarm.behaviour_mut().kad;
             kad.put_record_to(record, stale.into_iter(), Quorum::All);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_waits_as_long_as_far_peers_need_and_never_long() {
+        let ms = Duration::from_millis;
+        for (rtt, wanted) in [(None, 1000), (Some(0), 100), (Some(40), 240), (Some(900), 1000)] {
+            assert_eq!(patience(rtt.map(ms)), ms(wanted), "{rtt:?}");
         }
     }
 }

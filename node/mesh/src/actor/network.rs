@@ -1,7 +1,7 @@
 //! This node's own place in the network: who reaches it, and through whom (spec/mesh
 //! §12 to §15).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ pub(super) struct Network {
     /// When to act on interfaces that changed, and what they were.
     settle_at: Option<Instant>,
     interfaces: Option<BTreeSet<IpAddr>>,
-    ways_out: [Option<IpAddr>; 2],
+    pub(super) ways_out: [Option<IpAddr>; 2],
     /// Peers in the table to which only a relay leads, and where they were seen.
     pub(super) behind_relays: HashMap<PeerId, IpAddr>,
     /// Peers to which no hole could be punched, and when that was tried.
@@ -186,7 +186,9 @@ impl Actor {
     fn probe(&mut self, now: Instant) {
         let servers = self.servers();
         for probe in self.net.reach.due(&servers, now, |n| fastrand::usize(0..n)) {
-            let by = servers.iter().find(|s| s.peer == probe.server).map(|s| s.ip);
+            let v4 = scope::ip_of(&probe.address).map(|ip| ip.is_ipv4());
+            let judge = |s: &&Server| s.peer == probe.server && Some(s.ip.is_ipv4()) == v4;
+            let by = servers.iter().find(judge).map(|s| s.ip);
             let (streams, nonces) = (self.net.streams.clone(), self.net.nonces.clone());
             let nonce = fastrand::u64(..);
             let links = self.peers.links().filter(|(peer, ..)| **peer == probe.server);
@@ -264,22 +266,26 @@ impl Actor {
         });
     }
 
-    /// Who can say whether the world reaches us.
+    /// Who can say whether the world reaches us: a peer once for each family of
+    /// addresses at which it is connected.
     fn servers(&self) -> Vec<Server> {
-        let ip = |link: &Link, claims: Option<IpAddr>| match scope::ip_of(&link.address) {
-            // One that a person named is taken at its word about itself.
-            None if link.outgoing && !link.is_relayed() => claims,
-            ip => ip,
-        };
-        let joined = self.peers.joined().filter(|(_, who, ..)| who.dials_back);
-        joined
-            .filter_map(|(peer, who, link, _)| {
-                let ip = ip(link, who.claims)?.to_canonical();
-                let links = self.peers.links().filter(|(of, ..)| *of == peer);
-                let mut udp = links.filter(|(_, _, link)| link.transport() != Some("tcp"));
-                Some(Server { peer: *peer, ip, over_udp: udp.next().is_some() })
-            })
-            .collect()
+        let mut servers: BTreeMap<(PeerId, bool), Server> = BTreeMap::new();
+        for (peer, _, link) in self.peers.links() {
+            let Some(who) = self.peers.introduction(peer).filter(|who| who.dials_back) else {
+                continue;
+            };
+            let ip = match scope::ip_of(&link.address) {
+                // One that a person named is taken at its word about itself.
+                None if link.outgoing && !link.is_relayed() => who.claims,
+                ip => ip,
+            };
+            let Some(ip) = ip.map(|ip| ip.to_canonical()) else { continue };
+            let over_udp = link.transport() != Some("tcp");
+            let server = Server { peer: *peer, ip, over_udp };
+            let known = servers.entry((*peer, ip.is_ipv4())).or_insert(server);
+            known.over_udp |= over_udp;
+        }
+        servers.into_values().collect()
     }
 
     fn reserve(&mut self, now: Instant) {
@@ -421,8 +427,10 @@ impl Actor {
 
     /// A peer does not answer: its connection is dead, though nobody says so.
     pub(super) fn on_silence(&mut self, connection: ConnectionId, failure: &ping::Failure) {
-        if matches!(failure, ping::Failure::Timeout) {
-            tracing::debug!(?connection, "a peer fell silent");
+        // libp2p tells of the second failure in a row, and by then there is no
+        // stream to be had for a ping, which is not called a timeout.
+        if !matches!(failure, ping::Failure::Unsupported) {
+            tracing::debug!(?connection, %failure, "a peer fell silent");
             self.swarm.close_connection(connection);
         }
     }

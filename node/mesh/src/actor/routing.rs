@@ -8,7 +8,7 @@ use homehost_protocol::Scope;
 use libp2p::kad::{self, KBucketKey, RoutingUpdate};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
-use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, mdns};
 
 use super::Actor;
@@ -17,7 +17,7 @@ use crate::discovery::Step;
 use crate::diversity::{self, Entry};
 use crate::peers::Link;
 use crate::relays::RELAYS_WANTED;
-use crate::scope::{self, without_peer};
+use crate::scope::{self, Family, without_peer};
 
 /// Addresses of one peer that are kept: IPv4 and IPv6, two transports, and as
 /// many of a second interface.
@@ -224,13 +224,55 @@ impl Actor {
     }
 
     fn dial_bootstrap(&mut self) {
-        for (address, peer) in self.bootstrap.clone() {
-            if peer.is_some_and(|peer| self.peers.is_connected(&peer)) {
-                continue;
+        let away = |peer: &Option<PeerId>| !peer.is_some_and(|peer| self.peers.is_connected(&peer));
+        let addresses = self.bootstrap.iter().filter(|(_, peer)| away(peer));
+        self.dial_typed(addresses.map(|(address, _)| address.clone()).collect());
+    }
+
+    /// Dials addresses that a person gave. Those of one node are tried at the same
+    /// time, and the first that answers is enough: a node with an address of each
+    /// family would have four connections for one, and routers hold them all.
+    fn dial_typed(&mut self, addresses: Vec<Multiaddr>) {
+        let mut of_peer: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+        let mut dials = Vec::new();
+        for address in addresses {
+            match address.iter().last() {
+                Some(Protocol::P2p(peer)) => of_peer.entry(peer).or_default().push(address),
+                _ => dials.push(DialOpts::from(address)),
             }
+        }
+        let known = of_peer.into_iter();
+        dials.extend(known.map(|(peer, at)| DialOpts::peer_id(peer).addresses(at).build()));
+        for dial in dials {
             // A node may be started with its own address among the others.
-            if let Err(error) = self.swarm.dial(DialOpts::from(address)) {
+            if let Err(error) = self.swarm.dial(dial) {
                 tracing::debug!(%error, "cannot dial a bootstrap node");
+            }
+        }
+    }
+
+    /// Dials a node that a person named in the family in which it is not connected
+    /// yet: whether the world reaches us by IPv4, only IPv4 can tell.
+    pub(super) fn dial_other_family(&mut self, peer: PeerId) {
+        let [v4, v6] = self.net.ways_out.map(|way| way.is_some());
+        let lacking = |address: &Multiaddr| {
+            Family::of(address).is_some_and(|family| {
+                let way = match family {
+                    Family::V4 => v4,
+                    Family::V6 => v6,
+                };
+                way && !self.peers.is_connected_by(&peer, family)
+            })
+        };
+        let of_peer = self.bootstrap.iter().filter(|(_, at)| *at == Some(peer));
+        let addresses = of_peer.map(|(address, _)| address);
+        let addresses = addresses.filter(|at| scope::of(at) == Scope::Global && lacking(at));
+        let addresses: Vec<_> = addresses.cloned().collect();
+        if !addresses.is_empty() {
+            let dial = DialOpts::peer_id(peer).addresses(addresses);
+            let dial = dial.condition(PeerCondition::NotDialing).build();
+            if let Err(error) = self.swarm.dial(dial) {
+                tracing::debug!(%error, "cannot dial the other family of a bootstrap node");
             }
         }
     }
@@ -239,15 +281,16 @@ impl Actor {
     pub(super) fn set_bootstrap(&mut self, addresses: Vec<Multiaddr>) {
         self.rules.retype(&addresses);
         let old = std::mem::take(&mut self.bootstrap);
+        let mut new = Vec::new();
         for address in addresses {
             // Who answered there is still known.
             let known = old.iter().find(|(old, _)| *old == address).cloned();
-            let is_new = known.is_none();
-            self.bootstrap.push(known.unwrap_or_else(|| bootstrap(address.clone())));
-            if is_new && let Err(error) = self.swarm.dial(DialOpts::from(address)) {
-                tracing::debug!(%error, "cannot dial a bootstrap node");
+            if known.is_none() {
+                new.push(address.clone());
             }
+            self.bootstrap.push(known.unwrap_or_else(|| bootstrap(address)));
         }
+        self.dial_typed(new);
     }
 
     /// Notes who answers at a bootstrap address, so that it is not dialled again
