@@ -377,7 +377,7 @@ impl Actor {
             BehaviourEvent::Relay(event) => self.on_relay(event),
             BehaviourEvent::Px(event) => self.on_px(event),
             BehaviourEvent::Dcutr(event) => self.on_dcutr(event),
-            BehaviourEvent::AutonatServer(event) => tracing::debug!(?event, "autonat server"),
+            BehaviourEvent::AutonatServer(never) => match never {},
             BehaviourEvent::Streams(()) => {}
         }
     }

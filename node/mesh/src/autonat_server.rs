@@ -1,68 +1,121 @@
 //! The answering side of AutoNAT v2, that dials nobody but who asks (spec/mesh
 //! §12).
 //!
-//! libp2p's would dial any global address that a peer names, for a price. Here
-//! it is the address at which the peer is seen or none, and only a node that the
-//! world reaches answers at all: what others cannot reach proves nothing.
+//! libp2p has one too, which dials any global address that a peer names, for a
+//! price of some 60 kB that it also takes for the peer's own. Here it is an
+//! address of the house in which the peer is seen, or none, so that it costs
+//! nothing; and only a node that the world reaches answers at all: what others
+//! cannot reach proves nothing.
 
-use std::collections::HashMap;
+mod handler;
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use either::Either;
+use futures::channel::oneshot;
 use homehost_protocol::Scope;
-use libp2p::autonat::v2::server;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm, dummy,
+    ConnectionDenied, ConnectionId, DialError, FromSwarm, NetworkBehaviour, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use thiserror::Error;
 
+use self::handler::{Asked, Back, Handler};
+use crate::autonat::{Answer, Request};
+use crate::dial_gate::DialRules;
 use crate::scope;
+use crate::token_bucket::{Budgets, Rate};
 
 /// Dials that answer others and are under way, of all peers.
 const DIALS_MAX: usize = 16;
 
-/// Why an address is not dialled for a peer.
-#[derive(Debug, Error)]
-#[error("the peer is not seen at this address, or too many are tried at once")]
-struct NotDialled;
+/// Dials for one peer: those of a node that has just started, and of one whose
+/// router changes its mind. They come out of the rate for all dials.
+const RATE: Rate = Rate { per_second: 0.2, burst: 16.0 };
+
+/// Peers whose budget is remembered.
+const BUDGETS_MAX: usize = 1024;
 
 pub(crate) struct Behaviour {
-    inner: server::Behaviour,
-    enabled: bool,
+    enabled: Arc<AtomicBool>,
+    rules: DialRules,
     /// Where the far ends of direct connections are.
     seen: HashMap<PeerId, HashMap<ConnectionId, IpAddr>>,
-    /// Dials of ours, and for whom.
-    dials: HashMap<ConnectionId, PeerId>,
+    budgets: Budgets<PeerId>,
+    /// Dials of ours that have not come to an end.
+    dials: HashMap<ConnectionId, Back>,
+    todo: VecDeque<DialOpts>,
 }
 
 impl Behaviour {
-    pub(crate) fn new(enabled: bool) -> Self {
+    pub(crate) fn new(enabled: bool, rules: DialRules) -> Self {
         Self {
-            inner: server::Behaviour::default(),
-            enabled,
+            enabled: Arc::new(AtomicBool::new(enabled)),
+            rules,
             seen: HashMap::new(),
+            budgets: Budgets::new(RATE, BUDGETS_MAX),
             dials: HashMap::new(),
+            todo: VecDeque::new(),
         }
     }
 
-    /// Whether connections that are made from now on may ask.
+    /// Whether peers may ask.
     pub(crate) fn enable(&mut self, enabled: bool) {
-        self.enabled = enabled;
+        self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    fn may_dial(&self, peer: PeerId, addresses: &[Multiaddr]) -> bool {
+    /// A peer asks to be dialled.
+    fn asked(&mut self, peer: PeerId, Asked { request, answer }: Asked, now: Instant) {
+        let refuse = |answer: oneshot::Sender<Answer>, why| {
+            // Whoever asked may have gone.
+            let _ = answer.send(why);
+        };
+        if !self.enabled.load(Ordering::Relaxed)
+            || self.dials.len() >= DIALS_MAX
+            || !self.budgets.take(peer, now)
+        {
+            return refuse(answer, Answer::Rejected);
+        }
+        let Request { addresses, nonce } = request;
+        let Some((index, address)) = addresses.into_iter().find(|(_, at)| self.may_dial(peer, at))
+        else {
+            return refuse(answer, Answer::Refused);
+        };
+        let opts = DialOpts::peer_id(peer)
+            .addresses(vec![scope::without_peer(address)])
+            .condition(PeerCondition::Always)
+            // From where nobody has let us in already.
+            .allocate_new_port()
+            .build();
+        self.dials.insert(opts.connection_id(), Back { nonce, index, answer });
+        self.todo.push_back(opts);
+    }
+
+    fn may_dial(&self, peer: PeerId, address: &Multiaddr) -> bool {
         let Some(seen) = self.seen.get(&peer) else { return false };
-        self.dials.len() < DIALS_MAX
-            && addresses.iter().all(|address| {
-                scope::ip_of(address).is_some_and(|ip| {
-                    Scope::of(ip) == Scope::Global && seen.values().any(|at| same_house(*at, ip))
-                })
+        scope::may_tell(Scope::Global, address)
+            && scope::ip_of(address).is_some_and(|ip| {
+                Scope::of(ip) == Scope::Global && seen.values().any(|at| same_house(*at, ip))
             })
+    }
+
+    fn dial_failed(&mut self, connection: ConnectionId, error: &DialError, now: Instant) {
+        let Some(Back { index, answer, .. }) = self.dials.remove(&connection) else { return };
+        let said = match error {
+            // Our own rules kept the dial back: that says nothing of the address.
+            _ if self.rules.is_congested(now) => Answer::Failed,
+            DialError::Transport(_) | DialError::WrongPeerId { .. } => Answer::Unreached { index },
+            _ => Answer::Failed,
+        };
+        let _ = answer.send(said);
     }
 }
 
@@ -76,57 +129,36 @@ fn same_house(a: IpAddr, b: IpAddr) -> bool {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Either<THandler<server::Behaviour>, dummy::ConnectionHandler>;
-    type ToSwarm = server::Event;
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        _: Option<PeerId>,
-        addresses: &[Multiaddr],
-        _: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        match self.dials.get(&connection) {
-            Some(peer) if !self.may_dial(*peer, addresses) => {
-                Err(ConnectionDenied::new(NotDialled))
-            }
-            _ => Ok(Vec::new()),
-        }
-    }
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
 
     fn handle_established_inbound_connection(
         &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
+        _: ConnectionId,
+        _: PeerId,
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         // Whoever is near learns nothing about the world from us.
-        if !self.enabled || scope::is_relayed(local) || scope::of(remote) != Scope::Global {
-            return Ok(Either::Right(dummy::ConnectionHandler));
-        }
-        self.inner
-            .handle_established_inbound_connection(connection, peer, local, remote)
-            .map(Either::Left)
+        let far = !scope::is_relayed(local) && scope::of(remote) == Scope::Global;
+        Ok(if far { Handler::serving(self.enabled.clone()) } else { Handler::idle() })
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_outbound_connection(connection, peer, address, role, port_use)
-            .map(Either::Left)
+        let back = self.dials.remove(&connection);
+        Ok(back.map_or_else(Handler::idle, Handler::dialling_back))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        match &event {
+        match event {
             FromSwarm::ConnectionEstablished(made) => {
-                self.dials.remove(&made.connection_id);
                 if let Some(ip) = scope::ip_of(made.endpoint.get_remote_address()) {
                     self.seen.entry(made.peer_id).or_default().insert(made.connection_id, ip);
                 }
@@ -140,70 +172,28 @@ impl NetworkBehaviour for Behaviour {
                 }
             }
             FromSwarm::DialFailure(failed) => {
-                self.dials.remove(&failed.connection_id);
+                self.dial_failed(failed.connection_id, failed.error, Instant::now());
             }
             _ => {}
         }
-        self.inner.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
+        _: ConnectionId,
+        asked: THandlerOutEvent<Self>,
     ) {
-        match event {
-            Either::Left(event) => {
-                self.inner.on_connection_handler_event(peer, connection, event);
-            }
-            Either::Right(never) => match never {},
-        }
+        self.asked(peer, asked, Instant::now());
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<server::Event, THandlerInEvent<Self>>> {
-        self.inner.poll(cx).map(|event| {
-            if let ToSwarm::Dial { opts } = &event
-                && let Some(peer) = opts.get_peer_id()
-            {
-                self.dials.insert(opts.connection_id(), peer);
-            }
-            event.map_in(Either::Left)
-        })
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        match self.todo.pop_front() {
+            Some(opts) => Poll::Ready(ToSwarm::Dial { opts }),
+            None => Poll::Pending,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_is_dialled_but_who_asks() {
-        let mut server = Behaviour::new(true);
-        let peer = PeerId::random();
-        let at = |text: &str| -> Multiaddr { text.parse().unwrap() };
-        let links = [(1, "7.7.7.7"), (2, "192.168.1.2"), (3, "2a01:4f8:0:1::5")];
-        let links = links.map(|(n, ip)| (ConnectionId::new_unchecked(n), ip.parse().unwrap()));
-        server.seen.insert(peer, links.into_iter().collect());
-        for (address, may) in [
-            ("/ip4/7.7.7.7/tcp/4011", true),
-            ("/ip4/7.7.7.8/tcp/4011", false),
-            ("/ip6/2a01:4f8:0:1::9/udp/1/quic-v1", true),
-            ("/ip6/2a01:4f8:0:2::5/tcp/1", false),
-            ("/ip4/192.168.1.2/tcp/80", false),
-            ("/ip4/127.0.0.1/tcp/80", false),
-            ("/dns4/example.org/tcp/80", false),
-        ] {
-            assert_eq!(server.may_dial(peer, &[at(address)]), may, "{address}");
-        }
-        assert!(!server.may_dial(peer, &[at("/ip4/7.7.7.7/tcp/1"), at("/ip4/6.6.6.6/tcp/1")]));
-        assert!(!server.may_dial(PeerId::random(), &[at("/ip4/7.7.7.7/tcp/1")]));
-        for n in 0..DIALS_MAX {
-            server.dials.insert(ConnectionId::new_unchecked(n), peer);
-        }
-        assert!(!server.may_dial(peer, &[at("/ip4/7.7.7.7/tcp/4011")]), "too many at once");
-    }
-}
+mod tests;

@@ -19,6 +19,7 @@ use crate::autonat_server;
 use crate::codec::{self, AttestCodec, DirectoryCodec, PxCodec};
 use crate::crowd;
 use crate::deny::{self, Deny};
+use crate::dial_gate::DialRules;
 use crate::direct_only::DirectOnly;
 use crate::gossip::{self, Gossip};
 use crate::handle::REQUEST_TIMEOUT;
@@ -131,6 +132,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) mdns: bool,
     pub(crate) dht: DhtConfig,
     pub(crate) deny: Deny,
+    /// Of the gate that every dial passes.
+    pub(crate) rules: DialRules,
 }
 
 impl Behaviour {
@@ -165,7 +168,10 @@ impl Behaviour {
             relay_client,
             relay: Some(relay_server(settings.role, peer)).into(),
             dcutr: (settings.role == Role::Host).then(|| dcutr::Behaviour::new(peer)).into(),
-            autonat_server: autonat_server::Behaviour::new(settings.role == Role::Bootstrap),
+            autonat_server: autonat_server::Behaviour::new(
+                settings.role == Role::Bootstrap,
+                settings.rules.clone(),
+            ),
             streams: libp2p_stream::Behaviour::new(),
         })
     }

@@ -10,6 +10,7 @@
 
 mod actor;
 pub mod ask;
+mod autonat;
 mod autonat_server;
 mod backlog;
 mod behaviour;

@@ -11,9 +11,9 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, identify, relay};
 
+use crate::autonat::DIAL_REQUEST;
 use crate::discovery::Counts;
 use crate::diversity::AddressBlock;
-use crate::reach_probe::DIAL_REQUEST;
 use crate::scope::{self, Family};
 use crate::{ObservedAddress, PathKind, PeerInfo, Role};
 

@@ -105,6 +105,7 @@ pub fn start(
         mdns,
         dht: config.dht,
         deny: deny.clone(),
+        rules: rules.clone(),
     };
     let behaviour = Behaviour::new(&settings, relay_client).map_err(StartError::Settings)?;
     let swarm_config = swarm::Config::with_tokio_executor()
