@@ -244,7 +244,7 @@ impl Reachability {
         mut pick: impl FnMut(usize) -> usize,
     ) -> Vec<Probe> {
         self.expire(now);
-        let mut under_way = self.candidates.values().filter(|c| c.asked.is_some()).count();
+        let mut under_way = self.under_way();
         let mut probes = Vec::new();
         for (address, candidate) in &mut self.candidates {
             if under_way >= PROBES_MAX {
@@ -274,9 +274,16 @@ impl Reachability {
         probes
     }
 
-    /// When [`Self::due`] wants to be asked next.
+    fn under_way(&self) -> usize {
+        self.candidates.values().filter(|c| c.asked.is_some()).count()
+    }
+
+    /// When [`Self::due`] wants to be asked next, apart from the end of a probe.
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
-        let waits = self.candidates.values().filter(|c| c.asked.is_none()).map(|c| c.due);
+        // What is due while enough are under way waits for the end of one.
+        let full = self.under_way() >= PROBES_MAX;
+        let waiting = self.candidates.values().filter(|c| c.asked.is_none() && !full);
+        let waits = waiting.map(|c| c.due);
         let relays = self.since.map(|since| since + UNSAID_FOR).filter(|at| *at > now);
         waits.chain(relays).min()
     }

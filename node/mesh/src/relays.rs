@@ -115,14 +115,15 @@ impl Relays {
         self.asked.get(&offer.peer).is_none_or(|asked| !asked.is_open() && now >= asked.again_at())
     }
 
-    /// When [`Self::due`] wants to be asked next, whoever offers then.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    /// When [`Self::due`] wants to be asked next, whoever offers then. A relay that
+    /// may be asked again and is not waits for a place, or for an offer.
+    pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
         let waits = self.asked.values().filter_map(|asked| match asked.state {
             RelayState::Trying => Some(asked.at + PATIENCE),
             RelayState::Failed if self.wanted => Some(asked.again_at()),
             RelayState::Failed | RelayState::Reserved => None,
         });
-        waits.min()
+        waits.filter(|at| *at > now).min()
     }
 
     /// A relay was asked.
@@ -233,12 +234,30 @@ mod tests {
             relays.asked(&first[1], ListenerId::next(), now);
             now += PATIENCE;
             relays.due(&[], now);
-            let next = relays.next().unwrap();
+            let next = relays.next(now).unwrap();
             pauses.push(next - now);
             now = next;
         }
         assert!(pauses.is_sorted() && pauses.last() == Some(&AGAIN_MOST), "{pauses:?}");
         assert!(relays.holds(&first[0].peer) && !relays.holds(&first[1].peer));
+    }
+
+    /// A clock that is always due would keep the node from everything else.
+    #[test]
+    fn one_that_may_be_asked_again_and_is_not_there_is_not_waited_for() {
+        let mut now = Instant::now();
+        let offers = [offer("9.9.9.9", true), offer("8.8.8.8", true)];
+        let mut relays = Relays::default();
+        relays.want(true);
+        for offer in relays.due(&offers, now) {
+            relays.asked(&offer, ListenerId::next(), now);
+        }
+        now += PATIENCE;
+        relays.due(&[], now);
+        now = relays.next(now).unwrap();
+        assert_eq!(relays.due(&[], now), []);
+        assert_eq!(relays.next(now), None);
+        assert_eq!(relays.due(&offers, now).len(), 2, "it comes back");
     }
 
     #[test]

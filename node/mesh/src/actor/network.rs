@@ -128,7 +128,8 @@ impl Network {
 
     /// When there is something to do by the clock.
     pub(super) fn next(&self, now: Instant) -> Instant {
-        let waits = [self.reach.next(now), self.relays.next(), self.settle_at, Some(self.trim_at)];
+        let waits =
+            [self.reach.next(now), self.relays.next(now), self.settle_at, Some(self.trim_at)];
         waits.into_iter().flatten().fold(self.sleep.next(), Instant::min)
     }
 

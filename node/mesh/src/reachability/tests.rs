@@ -193,3 +193,37 @@ fn seeded_strangers_keep_it_within_bounds_and_never_make_it_public() {
         }
     }
 }
+
+/// A clock that is always due would keep the node from everything else.
+#[test]
+fn once_asked_it_is_never_due_at_once_however_long_probes_take() {
+    for seed in 0..50 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = Instant::now();
+        let mut reach = Reachability::default();
+        let servers = [server("9.9.9.9", false), server("8.8.4.4", random.bool())];
+        let mut under_way: Vec<Probe> = Vec::new();
+        for step in 0..400_u32 {
+            match random.u8(0..6) {
+                0 => {
+                    let ip = random.u8(1..20);
+                    let at = address(&format!("/ip4/7.7.7.{ip}/tcp/4011"));
+                    reach.listens(&at, random.bool(), now);
+                }
+                1 => reach.shaken(now),
+                2 | 3 if !under_way.is_empty() => {
+                    let probe = under_way.swap_remove(random.usize(0..under_way.len()));
+                    let tested = [Tested::Reached, Tested::Unreached, Tested::Unsaid];
+                    let by = servers.iter().find(|s| s.peer == probe.server).map(|s| s.ip);
+                    reach.tested(&probe.address, by, tested[random.usize(0..3)], now);
+                }
+                _ => {}
+            }
+            let servers = if random.u8(0..4) == 0 { &[][..] } else { &servers };
+            under_way.extend(reach.due(servers, now, |n| n - 1));
+            let next = reach.next(now);
+            assert!(next.is_none_or(|next| next > now), "seed {seed}, step {step}");
+            now = next.unwrap_or(now + SOON).min(now + Duration::from_secs(1));
+        }
+    }
+}
