@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
 use std::fs;
 
-use homehost_protocol::keys::KeyDigest;
+use homehost_protocol::chain::SignedKeyEvent;
+use homehost_protocol::keys::{KeyDigest, KeyEvent};
 use tempfile::TempDir;
 
 use super::*;

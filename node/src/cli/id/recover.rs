@@ -9,7 +9,10 @@ use homehost_protocol::RootId;
 use homehost_protocol::chain::Relation;
 use homehost_store::DataDir;
 
-use super::{RecoverArgs, folder, no_identity_yet, read_phrase, recovery_key, rotation, say};
+use super::backup::no_identity_yet;
+use super::phrase::{read_phrase, recovery_key};
+use super::rotate::rotation;
+use super::{RecoverArgs, folder, say};
 use crate::cli::via::{self, KnownChain};
 use crate::cli::{Output, usage};
 use crate::exit::{self, Failure, failure};
