@@ -15,6 +15,8 @@ mod node;
 mod place;
 mod poll;
 pub mod process;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod test;
 mod wine;
 
@@ -26,5 +28,7 @@ pub use namespace::Namespace;
 pub use node::{Game, Node};
 pub use place::Place;
 pub use poll::eventually;
+#[cfg(target_os = "linux")]
+pub use terminal::Terminal;
 pub use test::Test;
 pub use wine::{unix_path, windows_path};

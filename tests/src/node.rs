@@ -312,6 +312,13 @@ impl<'a> Node<'a> {
         self.logged(args, &mut self.plain_command(args))
     }
 
+    /// Runs a verb as a person does, in a terminal.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn terminal(&self, args: &[&str]) -> crate::Terminal {
+        crate::Terminal::start(self.plain_command(args))
+    }
+
     #[track_caller]
     fn logged(&self, args: &[&str], command: &mut Command) -> Answer {
         let answer = run(command, COMMAND);
