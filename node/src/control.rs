@@ -38,7 +38,7 @@ use crate::wire::clock::ClockHandle;
 use crate::wire::exchange::RepairStats;
 use crate::wire::prove::Reports;
 
-pub(crate) use identity::UNSEEN;
+pub(crate) use identity::NO_PHRASE;
 pub(crate) use invite::multiaddrs as invited;
 pub(crate) use metrics::register_metrics;
 

@@ -172,15 +172,10 @@ fn identity(facts: &Facts) -> Finding {
         PhraseState::WithOwner => {
             say(Level::Green, "the keys are sound, and the recovery phrase is with you", "")
         }
-        PhraseState::Unseen => say(
+        PhraseState::NotYet => say(
             Level::Amber,
-            "the keys are sound, but nobody has seen the recovery phrase",
+            "the keys are sound, but there is no recovery phrase yet",
             "homehost id recovery-phrase show",
-        ),
-        PhraseState::Impossible => say(
-            Level::Amber,
-            "the keys are sound, but this identity can have no recovery phrase",
-            "homehost id backup FILE",
         ),
     }
 }

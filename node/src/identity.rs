@@ -2,9 +2,9 @@
 //!
 //! `node.key` is the machine's transport identity and may be replaced at will.
 //! `device.key` signs records, as far as `chain` — the root's key events, which
-//! are public — names it. `recovery.seed` is what the recovery phrase stands
-//! for; it leaves the folder once its owner has the words. `pending.key` is the
-//! device key of a rotation under way.
+//! are public — names it. `recovery.seed` is the interim recovery key of an
+//! identity whose owner has no phrase yet; a phrase itself is never here.
+//! `pending.key` is the device key of a rotation under way.
 //!
 //! Every change is one file that is replaced: `chain`. What comes before it may
 //! be lost, and what comes after it is made up for when the folder is opened.
@@ -14,6 +14,7 @@ mod birth;
 mod events;
 mod folder;
 mod fork;
+mod interim;
 mod joining;
 pub(crate) mod keys;
 pub(crate) mod phrase;
@@ -21,6 +22,7 @@ pub(crate) mod phrase;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use homehost_api::PhraseState;
 use homehost_protocol::chain::Chain;
 use homehost_protocol::keys::{DeviceKey, PublicKey};
 use homehost_protocol::record::RecordSigner;
@@ -30,7 +32,7 @@ use zeroize::Zeroizing;
 
 use folder::Folder;
 pub(crate) use fork::Fork;
-use phrase::Phrase;
+pub(crate) use interim::Interim;
 
 /// Why the identity could not be opened or changed. It is as it was.
 #[derive(Debug, Error)]
@@ -66,37 +68,6 @@ pub(crate) enum IdentityError {
 const PEEKS: usize = 5;
 /// Pause between two looks.
 const PEEK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
-
-/// What lies on this disk of the recovery phrase.
-#[derive(Debug)]
-pub(crate) enum Recovery {
-    /// Nothing: its owner has it.
-    None,
-    /// All of it, until its owner has seen it.
-    Phrase(Phrase),
-    /// The one recovery key of an identity that was born before phrases.
-    OldKey(DeviceKey),
-}
-
-/// Where the recovery phrase is, as far as the files tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PhraseState {
-    /// With its owner.
-    WithOwner,
-    /// On this disk, unseen.
-    Unseen,
-    /// There is none: an identity of an earlier version.
-    Impossible,
-}
-
-/// Whether a new phrase is put on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// Its owner has not seen it.
-    Phrase,
-    /// Its owner has it.
-    Nothing,
-}
 
 /// Whether this machine may sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,13 +150,10 @@ impl Identity {
         self.joining
     }
 
-    /// Where the recovery phrase is.
+    /// Whether its owner has a recovery phrase, as far as the files tell.
     pub(crate) fn phrase_state(&self) -> PhraseState {
-        match std::fs::metadata(self.folder.path(folder::RECOVERY)) {
-            Err(_) => PhraseState::WithOwner,
-            Ok(file) if file.len() == phrase::ENTROPY_BYTES as u64 => PhraseState::Unseen,
-            Ok(_) => PhraseState::Impossible,
-        }
+        let interim = self.folder.has(folder::RECOVERY);
+        if interim { PhraseState::NotYet } else { PhraseState::WithOwner }
     }
 
     /// Signs this owner's records for a network; none when this machine may not.
@@ -288,20 +256,12 @@ impl Identity {
         unreachable!("the last look returns")
     }
 
-    /// What lies on this disk of the recovery phrase.
+    /// The recovery key that lies in a folder until there is a phrase.
     ///
     /// # Errors
     /// See [`IdentityError`].
-    pub(crate) fn recovery(path: &Path) -> Result<Recovery, IdentityError> {
-        Folder(path.to_owned()).recovery()
-    }
-
-    /// Removes the phrase from this disk: its owner has it.
-    ///
-    /// # Errors
-    /// See [`IdentityError`].
-    pub(crate) fn forget_phrase(path: &Path) -> Result<(), IdentityError> {
-        Folder(path.to_owned()).shred(folder::RECOVERY)
+    pub(crate) fn interim(path: &Path) -> Result<Option<Interim>, IdentityError> {
+        Interim::read(&Folder(path.to_owned()))
     }
 
     /// What a backup holds.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use homehost_tests::{Answer, Game, Node, Test, eventually, run};
 use serde_json::Value;
 
-use crate::identity::{WORDS, file, with_known_phrase};
+use crate::identity::{file, with_known_phrase};
+use crate::words::WORDS;
 
 const FOUND: Duration = Duration::from_secs(30);
 

@@ -249,6 +249,7 @@ fn folders_of_every_release_are_taken_over() {
         for key in ID_KEYS {
             assert_eq!(id[key], expected["id"][key], "{name}");
         }
+        assert_eq!(id["phrase"], "not-yet", "{name}: nobody was shown one");
         let server = node.ok(&["server", "show", "Fixture"]);
         for key in SERVER_KEYS {
             assert_eq!(server[key], expected["server"][key], "{name}: {key}");

@@ -14,6 +14,9 @@ mod identity;
 mod invite;
 mod lifecycle;
 mod mesh;
+#[cfg(target_os = "linux")]
+mod phrase;
 mod restart;
 mod servers;
 mod visibility;
+mod words;

@@ -14,3 +14,5 @@ mod flood;
 mod mesh;
 mod peer;
 mod table;
+#[path = "../it/words.rs"]
+mod words;

@@ -17,16 +17,13 @@ use serde_json::Value;
 use crate::author::{Author, now};
 use crate::peer::{Held, Peer};
 use crate::table::{Table, memory};
+use crate::words::{self, WORDS};
 
 /// Nodes of the mesh.
 const NODES: usize = 20;
 
 /// How many of them host a server.
 const HOSTS: usize = 8;
-
-/// The phrase of sixteen zero bytes, which is that of the first node.
-const WORDS: &str =
-    "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
 /// A row is found after a gossip or a question to a peer.
 const FOUND: Duration = Duration::from_secs(60);
@@ -40,10 +37,7 @@ fn twenty_nodes() {
     let start = |n| {
         let mut node = test.stopped_node(&format!("node-{n}"), &[boot.address()]);
         if n == 0 {
-            let folder = node.data_dir().join("identity");
-            fs::create_dir_all(&folder).expect("the folder is ours");
-            // As a first start leaves it that was cut off at its first step.
-            fs::write(folder.join("recovery.seed"), [0; 16]).expect("the folder is ours");
+            words::born(&node.data_dir().join("identity"));
         }
         node.start();
         node

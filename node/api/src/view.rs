@@ -105,7 +105,7 @@ pub struct Identity {
     pub devices: Vec<Device>,
     /// Events of the owner's key chain.
     pub events: usize,
-    /// Where the recovery phrase is.
+    /// Whether the owner has a recovery phrase.
     pub phrase: PhraseState,
     /// Root id that this machine waits to join.
     pub joining: Option<String>,
@@ -129,16 +129,16 @@ pub struct Device {
     pub this: bool,
 }
 
-/// Where a recovery phrase is.
+/// Whether an owner has a recovery phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PhraseState {
     /// Its owner has it, and this machine does not.
     WithOwner,
-    /// On this machine's disk: nobody has seen it.
-    Unseen,
-    /// There is none: the identity was made by an earlier version.
-    Impossible,
+    /// There is none: an interim recovery key lies on this machine's disk. What
+    /// earlier releases said instead is read as this.
+    #[serde(alias = "unseen", alias = "impossible")]
+    NotYet,
 }
 
 /// A connected peer.

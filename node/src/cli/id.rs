@@ -13,14 +13,14 @@ pub(crate) mod talk;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use homehost_api::Identity as View;
+use homehost_api::{Identity as View, PhraseState};
 use homehost_mesh::Multiaddr;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::output::{Cell, Colour, fields};
 use super::{Output, usage};
-use crate::control::count;
+use crate::control::{NO_PHRASE, count};
 use crate::exit::{self, Failure, failure};
 
 use keeper::Keeper;
@@ -49,7 +49,7 @@ pub(crate) enum IdCommand {
     /// Let another machine sign, or no longer
     #[command(subcommand)]
     Device(DeviceCommand),
-    /// Show the recovery phrase once, or check the one you wrote down
+    /// Get a recovery phrase, or check the one you wrote down
     #[command(subcommand)]
     RecoveryPhrase(PhraseCommand),
 }
@@ -106,6 +106,13 @@ pub(crate) struct RotateArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ShowPhraseArgs {
+    /// Do it although others were not heard since a backup was restored
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct RevokeArgs {
     #[command(flatten)]
     phrase: PhraseFile,
@@ -141,8 +148,8 @@ pub(crate) enum DeviceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PhraseCommand {
-    /// Show the twelve words once, ask for three, and remove them from this machine
-    Show,
+    /// Show twelve new words once, ask for three, and give this machine a new key with them
+    Show(ShowPhraseArgs),
     /// Check that the words you wrote down are those of this identity
     Verify(PhraseFile),
 }
@@ -175,7 +182,9 @@ pub(crate) async fn run(
         IdCommand::Rotate(args) => rotate::rotate(&args, data_dir, output).await,
         IdCommand::Revoke(args) => rotate::revoke(&args, data_dir, output).await,
         IdCommand::Device(command) => device(command, data_dir, output).await,
-        IdCommand::RecoveryPhrase(PhraseCommand::Show) => phrase::show(data_dir, output),
+        IdCommand::RecoveryPhrase(PhraseCommand::Show(args)) => {
+            phrase::show(&args, data_dir, output).await
+        }
         IdCommand::RecoveryPhrase(PhraseCommand::Verify(file)) => {
             phrase::verify(&file, data_dir, output)
         }
@@ -199,11 +208,8 @@ fn show(view: &View, output: &Output) -> String {
         None => "none: this machine signs nothing".to_owned(),
     };
     let phrase = match view.phrase {
-        homehost_api::PhraseState::WithOwner => "with you; it is not on this machine",
-        homehost_api::PhraseState::Unseen => "on this machine, unseen",
-        homehost_api::PhraseState::Impossible => {
-            "none: an earlier version made this identity, and its recovery key lies on this machine"
-        }
+        PhraseState::WithOwner => "with you; it is not on this machine",
+        PhraseState::NotYet => "none yet; until then a recovery key lies on this machine",
     };
     let mut rows = vec![
         ("root", view.root.clone()),
@@ -226,9 +232,8 @@ fn show(view: &View, output: &Output) -> String {
 
 /// What the owner should look at.
 fn attention(view: &View) -> Vec<String> {
-    let unseen = view.phrase == homehost_api::PhraseState::Unseen;
-    let unseen = unseen.then(|| crate::control::UNSEEN.to_owned());
-    [view.conflict.clone(), view.ended.clone(), unseen].into_iter().flatten().collect()
+    let phrase = (view.phrase == PhraseState::NotYet).then(|| NO_PHRASE.to_owned());
+    [view.conflict.clone(), view.ended.clone(), phrase].into_iter().flatten().collect()
 }
 
 fn devices(view: &View, output: &Output) -> String {

@@ -2,7 +2,9 @@
 //! recovery phrase is signed elsewhere and handed over: no secret comes here.
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
-use homehost_api::{Action, ApiError, Device, ErrorKind, Identity as View, PreparedKeys, Receipt};
+use homehost_api::{
+    Action, ApiError, Device, ErrorKind, Identity as View, PhraseState, PreparedKeys, Receipt,
+};
 use homehost_protocol::chain::{KeyChain, SignedKeyEvent};
 use homehost_protocol::validate::NoChains;
 use homehost_protocol::{Record, RootId, UnixMillis, Verdict, cbor, validate};
@@ -10,9 +12,7 @@ use homehost_runtime::wall_ms;
 
 use super::{Control, count};
 use crate::exit;
-use crate::identity::{
-    Fork, Identity, IdentityError, PhraseState, Prepared, Standing, key_text, parse_key,
-};
+use crate::identity::{Fork, Identity, IdentityError, Prepared, Standing, key_text, parse_key};
 
 /// An identity for a person.
 pub(crate) fn view(identity: &Identity) -> View {
@@ -41,11 +41,7 @@ pub(crate) fn view(identity: &Identity) -> View {
         ended,
         devices: zero.into_iter().chain(others).collect(),
         events: chain.to_body().events.len(),
-        phrase: match identity.phrase_state() {
-            PhraseState::WithOwner => homehost_api::PhraseState::WithOwner,
-            PhraseState::Unseen => homehost_api::PhraseState::Unseen,
-            PhraseState::Impossible => homehost_api::PhraseState::Impossible,
-        },
+        phrase: identity.phrase_state(),
         joining: identity.joining().map(|root| root.to_string()),
         conflict: None,
         conflict_is_final: false,
@@ -82,10 +78,7 @@ impl Control {
     /// What the owner should look at, in sentences.
     pub(super) fn attention(&self) -> Vec<String> {
         let view = self.keys.look(view);
-        let phrase = match view.phrase {
-            homehost_api::PhraseState::Unseen => Some(UNSEEN.to_owned()),
-            _ => None,
-        };
+        let phrase = (view.phrase == PhraseState::NotYet).then(|| NO_PHRASE.to_owned());
         let conflict = self.keys.conflict().map(|fork| fork.advice().to_owned());
         let clock = self.clock.attention();
         let keys = [conflict, view.ended, clock, phrase].into_iter().flatten();
@@ -100,7 +93,7 @@ impl Control {
                 let made = self.keys.prepare().await.map_err(refused)?;
                 let network = Some(self.keys.network().to_string());
                 prepared = Some(PreparedKeys { network, ..prepared_view(&made) });
-                "a new key is ready: a rotation signed with the recovery phrase brings it in"
+                "a new key is ready: a rotation signed with the recovery key brings it in"
                     .to_owned()
             }
             Action::IdApply { event, keep_devices, record, force } => {
@@ -181,9 +174,10 @@ impl Control {
     }
 }
 
-/// What to do about a phrase that nobody has seen.
-pub(crate) const UNSEEN: &str = "nobody has seen the recovery phrase of this identity: run \
-                                 `homehost id recovery-phrase show` in a terminal and write it down";
+/// What to do where there is no phrase yet.
+pub(crate) const NO_PHRASE: &str = "this identity has no recovery phrase yet: run \
+                                    `homehost id recovery-phrase show` in a terminal and write it \
+                                    down";
 
 /// A root as it was typed; `None` for none.
 pub(crate) fn parse_root(text: Option<&str>) -> Result<Option<RootId>, ApiError> {

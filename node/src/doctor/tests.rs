@@ -88,10 +88,7 @@ fn each_fault_is_named_with_its_level_and_the_next_step() {
         ("identity", Level::Amber, "homehost up", |f| f.identity = None),
         ("identity", Level::Red, "restore", |f| f.identity = Some(Err("damaged".into()))),
         ("identity", Level::Amber, "recovery-phrase show", |f| {
-            f.identity = Some(Ok(identity_with(PhraseState::Unseen)));
-        }),
-        ("identity", Level::Amber, "backup", |f| {
-            f.identity = Some(Ok(identity_with(PhraseState::Impossible)));
+            f.identity = Some(Ok(identity_with(PhraseState::NotYet)));
         }),
         ("identity", Level::Red, "homehost id", |f| {
             let mut identity = identity_with(PhraseState::WithOwner);

@@ -7,8 +7,9 @@ use homehost_protocol::keys::{DeviceKey, KeyDigest};
 use homehost_runtime::files::{Access, make_folder};
 
 use super::folder::{self, Folder};
+use super::interim::{self, Interim};
 use super::phrase::Phrase;
-use super::{Identity, IdentityError, Keep, Prepared, Recovery, events, joining};
+use super::{Identity, IdentityError, Prepared, events, joining};
 
 impl Identity {
     /// Whether a folder holds an identity, or the rest of one. What is there is
@@ -19,7 +20,7 @@ impl Identity {
     }
 
     /// Opens the identity in a folder, or creates it there on the first start,
-    /// with its phrase on the disk until its owner asks for it.
+    /// with an interim recovery key until its owner has a phrase.
     ///
     /// # Errors
     /// See [`IdentityError`]. A file that is damaged is never replaced.
@@ -29,27 +30,23 @@ impl Identity {
         let folder = Folder(path.to_owned());
         let chain = match folder.chain()? {
             Some(chain) => chain,
+            // A device key without a chain is a chain that was lost.
+            None if folder.has(folder::DEVICE_KEY) => return Err(folder.damaged(folder::CHAIN)),
             None => {
-                let phrase = Phrase::random().map_err(|error| folder.io("", error))?;
-                bear(&folder, &phrase, Keep::Phrase)?
+                let next = Interim::read_or_new(&folder)?.commitment();
+                bear(&folder, next)?
             }
         };
         Self::settle(folder, chain)
     }
 
-    /// Makes a new identity from a phrase.
+    /// Makes a new identity whose owner has its phrase.
     ///
     /// # Errors
     /// See [`IdentityError`]; one that exists is not replaced.
-    pub(crate) fn create(path: &Path, phrase: &Phrase, keep: Keep) -> Result<Self, IdentityError> {
-        if Self::exists(path) {
-            let text = format!("{} holds an identity already", path.display());
-            return Err(IdentityError::Taken(text));
-        }
-        make_folder(path, Access::Private)
-            .map_err(|source| IdentityError::Io { path: path.to_owned(), source })?;
-        let folder = Folder(path.to_owned());
-        let chain = bear(&folder, phrase, keep)?;
+    pub(crate) fn create(path: &Path, phrase: &Phrase) -> Result<Self, IdentityError> {
+        let folder = empty_folder(path)?;
+        let chain = bear(&folder, phrase.commitment(1))?;
         Self::settle(folder, chain)
     }
 
@@ -63,13 +60,7 @@ impl Identity {
         chain: Chain,
         rotate: impl FnOnce(&Prepared) -> SignedKeyEvent,
     ) -> Result<Self, IdentityError> {
-        if Self::exists(path) {
-            let text = format!("{} holds an identity already", path.display());
-            return Err(IdentityError::Taken(text));
-        }
-        make_folder(path, Access::Private)
-            .map_err(|source| IdentityError::Io { path: path.to_owned(), source })?;
-        let folder = Folder(path.to_owned());
+        let folder = empty_folder(path)?;
         // Nothing was signed with a key that a crash left behind.
         let pending = folder.key_or_new(folder::PENDING_KEY)?;
         let mut prepared = Prepared { chain, key: pending.public() };
@@ -118,36 +109,26 @@ impl Identity {
             joining::finish(&folder)?;
             joining = None;
         }
+        interim::wipe_if_used(&folder, &chain)?;
         let node = folder.key_or_new(folder::NODE_KEY)?;
         Ok(Self { folder, node, device, chain, joining })
     }
 }
 
-/// Makes the files of a new root. The chain comes before the device key's own
-/// file: a device key without a chain is a chain that was lost.
-fn bear(folder: &Folder, phrase: &Phrase, keep: Keep) -> Result<Chain, IdentityError> {
-    let recovery = match folder.recovery()? {
-        // Before the chain exists nothing was ever signed, so what a crash left
-        // behind is used.
-        Recovery::None if keep == Keep::Phrase => {
-            folder.write(folder::RECOVERY, phrase.entropy().as_ref())?;
-            Recovery::Phrase(phrase.clone())
-        }
-        Recovery::None => Recovery::Phrase(phrase.clone()),
-        found => found,
-    };
-    let device = folder.key(folder::DEVICE_KEY)?;
-    let (device, next) = match (recovery, device) {
-        // Earlier versions wrote the device key first, and never rotated.
-        (Recovery::OldKey(key), device) => {
-            let device = device.map_or_else(|| folder.key_or_new(folder::PENDING_KEY), Ok)?;
-            (device, KeyDigest::of(&key.public()))
-        }
-        (Recovery::Phrase(phrase), None) => {
-            (folder.key_or_new(folder::PENDING_KEY)?, phrase.commitment(1))
-        }
-        _ => return Err(folder.damaged(folder::CHAIN)),
-    };
+/// A folder for an identity that is not there yet.
+fn empty_folder(path: &Path) -> Result<Folder, IdentityError> {
+    if Identity::exists(path) {
+        let text = format!("{} holds an identity already", path.display());
+        return Err(IdentityError::Taken(text));
+    }
+    make_folder(path, Access::Private)
+        .map_err(|source| IdentityError::Io { path: path.to_owned(), source })?;
+    Ok(Folder(path.to_owned()))
+}
+
+/// Makes the chain of a new root, which comes before the device key's own file.
+fn bear(folder: &Folder, next: KeyDigest) -> Result<Chain, IdentityError> {
+    let device = folder.key_or_new(folder::PENDING_KEY)?;
     let chain = Chain::genesis(device.public(), next);
     folder.write_chain(&chain)?;
     Ok(chain)

@@ -11,8 +11,7 @@ use homehost_protocol::keys::{DeviceKey, KeyEvent};
 use homehost_runtime::files::{sync_folder, write_private};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::phrase::{ENTROPY_BYTES, Phrase};
-use super::{IdentityError, Recovery};
+use super::IdentityError;
 
 /// Seed of the transport key.
 pub(super) const NODE_KEY: &str = "node.key";
@@ -23,7 +22,7 @@ pub(super) const PENDING_KEY: &str = "pending.key";
 /// Says that the identity came from a backup and has not heard from others what
 /// became of its keys since.
 pub(super) const RESTORED: &str = "restored";
-/// What the recovery phrase stands for, until its owner has the words.
+/// Seed of the interim recovery key, until its owner has a phrase.
 pub(super) const RECOVERY: &str = "recovery.seed";
 /// All key events of the root.
 pub(super) const CHAIN: &str = "chain";
@@ -133,16 +132,6 @@ impl Folder {
         getrandom::fill(seed.as_mut()).map_err(|error| self.io(name, io::Error::other(error)))?;
         self.write(name, seed.as_ref())?;
         Ok(DeviceKey::from_seed(*seed))
-    }
-
-    /// What lies here of the recovery phrase.
-    pub(super) fn recovery(&self) -> Result<Recovery, IdentityError> {
-        let Some(bytes) = self.read(RECOVERY)? else { return Ok(Recovery::None) };
-        if let Ok(entropy) = <&[u8; ENTROPY_BYTES]>::try_from(bytes.as_slice()) {
-            return Ok(Recovery::Phrase(Phrase::of_entropy(entropy)));
-        }
-        let key = self.key(RECOVERY)?.ok_or_else(|| self.damaged(RECOVERY))?;
-        Ok(Recovery::OldKey(key))
     }
 
     /// The root's key events, checked.

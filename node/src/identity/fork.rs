@@ -7,7 +7,7 @@ use homehost_protocol::chain::Chain;
 pub(crate) enum Fork {
     /// In the devices of one epoch, which a rotation ends.
     Devices,
-    /// In the epochs themselves: the recovery phrase signed two events in the
+    /// In the epochs themselves: a recovery key signed two events in the
     /// place of one. Nothing mends that.
     Epochs,
 }
@@ -28,7 +28,7 @@ impl Fork {
             }
             Self::Epochs => {
                 "others hold a key chain of this identity that denies the one here: its recovery \
-                 phrase was used twice in one epoch, perhaps after an old backup, perhaps by a \
+                 key was used twice in one epoch, perhaps after an old backup, perhaps by a \
                  thief. Nodes mark its servers for as long as they know both chains, and a \
                  rotation would mend nothing: begin as somebody new: `homehost down --games`, \
                  move the folder `identity` away (keep it), and run `homehost up`"

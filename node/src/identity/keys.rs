@@ -229,14 +229,13 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Keep;
     use crate::identity::phrase::Phrase;
 
     #[tokio::test]
     async fn a_change_is_told_to_all_and_nothing_is_told_twice() {
         let dir = tempfile::tempdir().unwrap();
         let phrase = Phrase::of_entropy(&[7; 16]);
-        let identity = Identity::create(dir.path(), &phrase, Keep::Nothing).unwrap();
+        let identity = Identity::create(dir.path(), &phrase).unwrap();
         let keys = Keys::new(identity, NetworkName::main());
         let mut watch = keys.watch();
         let other = DeviceKey::from_seed([9; 32]);
@@ -276,7 +275,7 @@ mod tests {
     fn own_records_of_ended_keys_are_known_as_such() {
         let dir = tempfile::tempdir().unwrap();
         let phrase = Phrase::of_entropy(&[7; 16]);
-        let mut identity = Identity::create(dir.path(), &phrase, Keep::Nothing).unwrap();
+        let mut identity = Identity::create(dir.path(), &phrase).unwrap();
         let first = identity.key();
         let Prepared { chain, key } = identity.prepare().unwrap();
         let by = phrase.key(1);

@@ -2,7 +2,7 @@
 //! follows (spec/records §5).
 //!
 //! Recovery keys sign key events and nothing else. The words are never logged,
-//! never sent, and on disk only until their owner has written them down.
+//! never sent and never stored.
 
 use std::io;
 
@@ -85,6 +85,7 @@ impl Phrase {
     }
 
     /// The bytes that it stands for.
+    #[cfg(test)]
     pub(crate) fn entropy(&self) -> Zeroizing<[u8; ENTROPY_BYTES]> {
         let (mut bytes, _) = self.0.to_entropy_array();
         let mut entropy = Zeroizing::new([0; ENTROPY_BYTES]);

@@ -94,7 +94,7 @@ fn newest(known: Vec<KnownChain>) -> Result<Option<KnownChain>, Failure> {
             Relation::Conflict if known.chain.epoch_head() == before.chain.epoch_head() => {}
             Relation::Conflict => {
                 let text = format!(
-                    "two key chains of root {} contradict each other: its recovery phrase was \
+                    "two key chains of root {} contradict each other: its recovery key was \
                      used twice in one epoch, perhaps after an old backup, perhaps by a thief. \
                      Nodes mark this root for as long as they know both, and a third chain would \
                      mend nothing: begin as somebody new with `homehost up`",

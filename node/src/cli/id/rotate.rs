@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use homehost_api::ErrorKind;
+use homehost_api::{ErrorKind, Identity as View};
 use homehost_protocol::chain::SignedKeyEvent;
 use homehost_protocol::keys::{DeviceKey, KeyDigest};
 use homehost_protocol::record::RecordSigner;
@@ -25,6 +25,21 @@ pub(super) fn rotation(prepared: &Prepared, by: &DeviceKey, next: KeyDigest) -> 
     SignedKeyEvent::sign(&event, &chain.root(), by)
 }
 
+/// Refuses a rotation that would contradict another, or mend nothing.
+pub(super) fn check_rotation(view: &View, data_dir: &Path, force: bool) -> Result<(), Failure> {
+    if force {
+        return Ok(());
+    }
+    if Identity::is_fresh_from_backup(&folder(data_dir)) {
+        return Err(failure(ErrorKind::WrongState, FRESH));
+    }
+    if let Some(conflict) = view.conflict.as_deref().filter(|_| view.conflict_is_final) {
+        let text = format!("{conflict}; --force rotates all the same");
+        return Err(failure(ErrorKind::WrongState, text));
+    }
+    Ok(())
+}
+
 pub(super) async fn rotate(
     args: &RotateArgs,
     data_dir: &Path,
@@ -33,15 +48,7 @@ pub(super) async fn rotate(
     let mut keeper = Keeper::open(data_dir)?;
     let view = keeper.view().await?;
     needs_phrase(&view)?;
-    if Identity::is_fresh_from_backup(&folder(data_dir)) && !args.force {
-        return Err(failure(ErrorKind::WrongState, FRESH));
-    }
-    if let Some(conflict) = view.conflict.as_deref().filter(|_| view.conflict_is_final)
-        && !args.force
-    {
-        let text = format!("{conflict}; --force rotates all the same");
-        return Err(failure(ErrorKind::WrongState, text));
-    }
+    check_rotation(&view, data_dir, args.force)?;
     let phrase = read_phrase(&args.phrase, output)?;
     let (prepared, _) = keeper.prepare().await?;
     let (by, next) = recovery_key(&phrase, &prepared)?;

@@ -118,7 +118,8 @@ pub(crate) fn teach(talk: &mut impl Talk, phrase: &Phrase) -> io::Result<bool> {
              With them you can give this identity a new key when a machine or key is stolen.\n\
              Whoever else has them can take it from you.\n",
         );
-        let answer = talk.ask("Press Enter when you have them, or type skip to do it later: ")?;
+        let answer =
+            talk.ask("Press Enter when you have them, or type skip to do it later, with others: ")?;
         if is_skip(&answer) {
             talk.clear();
             return Ok(false);
