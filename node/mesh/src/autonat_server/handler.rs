@@ -158,13 +158,11 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: futures::future::Either::Left(stream),
                 ..
-            }) => {
                 // One more is closed without a word.
-                if self.requests.len() < REQUESTS_MAX {
-                    let served = serve(stream, self.asked.0.clone());
-                    let served = tokio::time::timeout(REQUEST_TIMEOUT, served);
-                    self.requests.push(served.map(|_| ()).boxed());
-                }
+            }) if self.requests.len() < REQUESTS_MAX => {
+                let served = serve(stream, self.asked.0.clone());
+                let served = tokio::time::timeout(REQUEST_TIMEOUT, served);
+                self.requests.push(served.map(|_| ()).boxed());
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,

@@ -109,7 +109,7 @@ fn nobody_makes_us_dial_all_day_nor_everybody_at_once() {
     let mut dialled = 0;
     for second in 0..3600 {
         let now = now + Duration::from_secs(second);
-        let _ = ask(&mut server, peers[1], &["/ip4/7.7.7.7/tcp/2"], now);
+        drop(ask(&mut server, peers[1], &["/ip4/7.7.7.7/tcp/2"], now));
         dialled += server.dials.len();
         server.dials.clear();
     }
