@@ -93,7 +93,6 @@ fn slept(most: Duration) {
 }
 
 #[test]
-#[ignore = "not always within a minute yet: `cargo xtask prove --only net`"]
 fn a_host_that_moves_to_another_network_comes_back() {
     moved(REJOINED);
 }

@@ -41,6 +41,7 @@ use self::px::Px;
 use self::relay::Reservations;
 use crate::backlog::Backlog;
 use crate::behaviour::{Behaviour, BehaviourEvent, identify_version};
+use crate::deaf::Deaf;
 use crate::deny::Deny;
 use crate::dial_gate::DialRules;
 use crate::discovery::Discovery;
@@ -122,6 +123,9 @@ pub(crate) struct Actor {
     memory: Memory,
     /// Peers that take our listings.
     gossip_peers: BTreeSet<PeerId>,
+    deaf: Deaf,
+    /// Whom to dial once it has left, and where.
+    dial_anew: HashMap<PeerId, Multiaddr>,
     /// Messages of each peer that wait for a verdict.
     unjudged: HashMap<PeerId, usize>,
     standing: Standing,
@@ -176,6 +180,8 @@ impl Actor {
             discovery: Discovery::new(parts.role, source, Instant::now()),
             memory,
             gossip_peers: BTreeSet::new(),
+            deaf: Deaf::default(),
+            dial_anew: HashMap::new(),
             unjudged: HashMap::new(),
             standing: Standing::default(),
             dht: Dht::new(Instant::now()),
@@ -216,6 +222,9 @@ impl Actor {
     fn wake(&self, now: Instant) -> Instant {
         let mut wake = self.discovery.next(now).max(self.net.hold_until);
         wake = wake.min(self.dht.next()).min(self.net.next(now)).min(self.memory.next());
+        if let Some(at) = self.deaf.next() {
+            wake = wake.min(at);
+        }
         if let Some(at) = self.clients.next() {
             wake = wake.min(at);
         }
@@ -237,6 +246,7 @@ impl Actor {
         self.forgive(now);
         self.tend_dht(now);
         self.tend_clients(now);
+        self.tend_gossip(now);
         self.memory.tend();
         self.tend_network(now);
         if now >= self.net.hold_until {

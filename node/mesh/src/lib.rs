@@ -17,6 +17,7 @@ mod behaviour;
 mod codec;
 mod config;
 mod crowd;
+mod deaf;
 pub mod deny;
 mod dht;
 mod dial_gate;

@@ -66,6 +66,7 @@ impl Actor {
             self.unjudged.remove(peer);
             self.client_left(peer);
             self.px_left(peer);
+            self.dial_anew(peer);
         }
     }
 
@@ -106,6 +107,7 @@ impl Actor {
                 self.counted();
                 self.px_joined(peer);
                 self.dial_other_family(peer);
+                self.expect_topics(peer, holds_replica, Instant::now());
             }
             Introduced::Again => self.status_changed = true,
             Introduced::Gone => {}

@@ -1,16 +1,18 @@
 //! Gossip between the swarm and whoever judges it (spec/mesh §3).
 
 use std::collections::hash_map::Entry;
+use std::time::Instant;
 
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::GOSSIP_BYTES_MAX;
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, Message, MessageAcceptance, PublishError as Libp2pError};
+use libp2p::swarm::dial_opts::DialOpts;
 
 use super::Actor;
 use crate::metrics::GossipFate;
 use crate::node_id::node_of;
-use crate::{GossipToken, GossipVerdict, MeshEvent, PublishError, Published};
+use crate::{GossipToken, GossipVerdict, MeshEvent, PublishError, Published, Role};
 
 /// Messages of one peer that may wait for their verdicts: all that a host says
 /// at once. A fourteenth of what is read ahead, so that one peer that says much
@@ -111,6 +113,7 @@ impl Actor {
         if self.clients.contains(&peer) {
             return;
         }
+        self.deaf.told(&peer);
         let nobody = self.gossip_peers.is_empty();
         if self.gossip_peers.insert(peer) && nobody {
             self.outbox.keep(MeshEvent::GossipJoined);
@@ -118,8 +121,41 @@ impl Actor {
         self.status_changed = true;
     }
 
+    /// A peer that should take our listings has joined.
+    pub(super) fn expect_topics(&mut self, peer: PeerId, holds_replica: bool, now: Instant) {
+        let ours =
+            self.peers.any_link(&peer).is_some_and(|link| link.outgoing && !link.is_relayed());
+        let deaf = holds_replica && ours && !self.gossip_peers.contains(&peer);
+        if deaf && self.role == Role::Host {
+            self.deaf.joined(peer, now);
+        }
+    }
+
+    /// Leaves peers that have not told their topics, and dials them anew.
+    pub(super) fn tend_gossip(&mut self, now: Instant) {
+        for peer in self.deaf.due(now) {
+            let Some(link) = self.peers.any_link(&peer).filter(|link| link.outgoing) else {
+                continue;
+            };
+            tracing::debug!(%peer, "it has not told what it takes: dialled anew");
+            // Once it is gone: a connection beside another one changes nothing.
+            self.dial_anew.insert(peer, link.address.clone());
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    /// A peer has left: dials it anew if it was left for that.
+    pub(super) fn dial_anew(&mut self, peer: &PeerId) {
+        let Some(address) = self.dial_anew.remove(peer) else { return };
+        let dial = DialOpts::peer_id(*peer).addresses(vec![address]).build();
+        if let Err(error) = self.swarm.dial(dial) {
+            tracing::debug!(%error, "cannot dial it anew");
+        }
+    }
+
     /// A peer takes our listings no longer.
     pub(super) fn gossip_left(&mut self, peer: &PeerId) {
+        self.deaf.left(peer);
         if self.gossip_peers.remove(peer) {
             self.status_changed = true;
         }

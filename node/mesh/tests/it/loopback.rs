@@ -1,10 +1,11 @@
 //! Whole meshes on 127.0.0.1, in one process, on free ports.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use homehost_mesh::{
-    GossipVerdict, MeshEvent, Multiaddr, Published, RequestError, Role, StartError, start,
+    GossipVerdict, MeshEvent, Multiaddr, PublishError, Published, RequestError, Role, StartError,
+    start,
 };
 use homehost_protocol::gossip::Topic;
 use homehost_protocol::limits::RPC_RESPONSE_BYTES_MAX;
@@ -20,8 +21,16 @@ use crate::node::{Node, PATIENCE, config};
 async fn publish(node: &Node, message: &[u8]) {
     // Whoever has joined may not have told its topics yet.
     node.status(|status| (status.gossip_peers > 0).then_some(())).await;
-    let published = node.handle.publish(Topic::Listings, message.to_vec()).await.unwrap();
-    assert_eq!(published, Published::Sent);
+    let begun = Instant::now();
+    loop {
+        match node.handle.publish(Topic::Listings, message.to_vec()).await {
+            // On a busy machine nobody sends what is said this fast.
+            Err(PublishError::Congested) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            published => return assert_eq!(published.unwrap(), Published::Sent),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
