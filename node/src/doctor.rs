@@ -7,6 +7,7 @@
 pub(crate) mod bundle;
 pub(crate) mod gather;
 mod redact;
+mod start_line;
 
 use homehost_api::{
     AddressState, Identity, NatKind, NetworkFacts, PhraseState, Server, ServerReach, ServerState,

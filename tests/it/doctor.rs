@@ -79,7 +79,7 @@ fn a_bundle_holds_what_helps_and_nothing_that_was_planted() {
     fs::write(
         node.data_dir().join("config.toml"),
         "# planted-comment\n[mesh]\nbootstrap = [\"/ip4/203.0.113.77/tcp/4001\", \
-         \"/dns4/planted-host.example.org/tcp/4001\"]\n",
+         \"/dns4/planted-host.example.org/tcp/4001\", \"/dns4/plantedpc/tcp/4001\"]\n",
     )
     .expect("the folder is ours");
     node.start();
@@ -88,9 +88,18 @@ fn a_bundle_holds_what_helps_and_nothing_that_was_planted() {
                   echo started with planted-start; echo at planted-cafe.example.net; \
                   echo mail planted.anna@example.org; echo the key is planted-env; \
                   echo legal winner thank year wave sausage worth useful legal winner thank yellow; \
+                  echo at /home/planted-home/x and by planted-sudo; echo pins 73519 and zq7x1; \
+                  echo words planted-pw1 and planted-pw2 from 203-0-113-79; \
+                  for n in $(seq 195); do printf 'x '; done; echo planted-start; \
                   echo $((40+2)) sheep; echo ready; sleep 600";
-    let exec =
-        format!("sh -c '{script}' --admin planted-start --motd=planted-motd /srv/planted-path");
+    // Words of a script that stands in the start line would be known by it.
+    let says = test.folder().join("says.sh");
+    fs::write(&says, script).expect("the folder is ours");
+    let exec = format!(
+        "sh {} --admin planted-start --motd=planted-motd /srv/planted-path -pplanted-pw1 \
+         -pw:planted-pw2 --pin 73519 -k=zq7x1",
+        says.display()
+    );
     node.host(&Game::new("Planted Party", "stand-in", &exec).with("--port", "game=auto/udp"));
     eventually(Duration::from_secs(30), "the game has spoken", || {
         let lines = node.cli(&["server", "logs", "Planted Party"]).stdout;
@@ -100,7 +109,10 @@ fn a_bundle_holds_what_helps_and_nothing_that_was_planted() {
     let path = bundle.display().to_string();
     let mut command = node.command(&["doctor", "--bundle", &path]);
     let answer = run(
-        command.env("MY_API_TOKEN", "planted-env").env("USER", "planted-user"),
+        command
+            .env("MY_API_TOKEN", "planted-env")
+            .env("USER", "planted-user")
+            .env("SUDO_USER", "planted-sudo"),
         Duration::from_secs(60),
     );
     assert!(matches!(answer.code, Some(0 | UNHEALTHY)), "{answer:?}");
@@ -116,6 +128,9 @@ fn a_bundle_holds_what_helps_and_nothing_that_was_planted() {
         "geheim-anna".to_owned(),
         "203.0.113.77".to_owned(),
         "198.51.100.78".to_owned(),
+        "203-0-113-79".to_owned(),
+        "73519".to_owned(),
+        "zq7x1".to_owned(),
         "2001:db8".to_owned(),
         "example.org".to_owned(),
         "example.net".to_owned(),

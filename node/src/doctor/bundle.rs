@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::Finding;
 use super::gather::Answers;
 use super::redact::Redactor;
+use super::start_line;
 use crate::cli::client::{Client, segment};
 use crate::exit::{self, Failure, failure};
 
@@ -23,10 +24,6 @@ const LINES: usize = 200;
 
 /// Longest line in characters; what is longer is a dump.
 const LINE_CHARS_MAX: usize = 400;
-
-/// Shortest part of a word of a start line that is looked for by itself: of
-/// shorter ones, nothing would be left of a log.
-const PART_MIN: usize = 6;
 
 /// What is read from the end of the daemon's own log, if there is one.
 const LOG_BYTES: u64 = 128 * 1024;
@@ -72,22 +69,27 @@ async fn console(client: &Client, server: &Server) -> String {
     let path = format!("/api/v1/servers/{}/logs?tail={LINES}&follow=false", segment(&server.id));
     let mut lines = Vec::new();
     let read = client.events(&path, |line: LogLine| {
-        let text: String = line.text.chars().take(LINE_CHARS_MAX).collect();
-        lines.push(format!("{} {text}", line.at));
+        lines.push(format!("{} {}", line.at, line.text));
     });
     // What came until then is worth having.
     drop(read.await);
     lines.join("\n")
 }
 
-/// The end of what a node in the background wrote.
+/// The end of what a node in the background wrote, in whole lines: a secret that
+/// is cut in two is not recognised.
 fn own_log(data_dir: &Path) -> Option<String> {
     let mut file = fs::File::open(data_dir.join("logs").join("homehost.log")).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES))).ok()?;
+    let from = length.saturating_sub(LOG_BYTES);
+    file.seek(SeekFrom::Start(from)).ok()?;
     let mut bytes = Vec::new();
     file.take(LOG_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let text = String::from_utf8_lossy(&bytes);
+    if from == 0 {
+        return Some(text.into_owned());
+    }
+    Some(text.split_once('\n').map_or("", |(_, whole)| whole).to_owned())
 }
 
 /// The files of a bundle and what is in them.
@@ -131,18 +133,24 @@ fn parts(
             "since": server.since, "ports": server.ports, "players": server.players,
             "slots": server.slots, "restarts": server.restarts, "last_exit": server.last_exit,
             "problem": server.problem, "note": server.note, "addresses": server.addresses,
-            "query": server.query, "start_line": shape(&server.exec), "reach": reach,
+            "query": server.query, "start_line": start_line::shape(&server.exec), "reach": reach,
         })
     });
     add("servers.json", servers.collect());
     for (at, log) in logs.iter().enumerate() {
         let name = format!("logs/server-{}.log", at + 1);
-        parts.push((name, redactor.text(log)));
+        parts.push((name, cut(&redactor.text(log))));
     }
     if let Some(log) = own_log {
         parts.push(("logs/homehost.log".to_owned(), redactor.text(log)));
     }
     parts
+}
+
+/// What is long, cut; a secret that is cut in two beforehand is not recognised.
+fn cut(text: &str) -> String {
+    let line = |line: &str| line.chars().take(LINE_CHARS_MAX).collect::<String>();
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn pretty(value: &Value) -> String {
@@ -171,6 +179,9 @@ fn known(data_dir: &Path, answers: &Answers) -> Redactor {
         ("USER", "user"),
         ("LOGNAME", "user"),
         ("USERNAME", "user"),
+        // Who asked root to look.
+        ("SUDO_USER", "user"),
+        ("DOAS_USER", "user"),
         ("HOSTNAME", "this machine"),
         ("COMPUTERNAME", "this machine"),
     ] {
@@ -208,46 +219,9 @@ fn known(data_dir: &Path, answers: &Answers) -> Redactor {
         if let Some(folder) = Path::new(&server.folder).file_name() {
             redactor.name(&folder.to_string_lossy(), &format!("folder of server {at}"));
         }
-        // A game prints what it was started with.
-        for word in server.exec.iter().skip(1) {
-            if is_value(word) {
-                redactor.secret(word);
-            }
-            let parts = word.split(['=', ',', ';', '@', '&', '?', ' ']);
-            for part in parts.filter(|part| part.len() >= PART_MIN && is_value(part)) {
-                redactor.secret(part);
-            }
-        }
+        start_line::learn(&mut redactor, &server.exec);
     }
     redactor
-}
-
-/// Whether a part of a start line could be anything, and not an option, a
-/// placeholder, a number or a single word's beginning.
-fn is_value(word: &str) -> bool {
-    !word.starts_with('-')
-        && !word.contains(['{', '}'])
-        && word.len() >= 4
-        && !word.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// A start line without its values.
-fn shape(exec: &[String]) -> Vec<String> {
-    let shape = |(at, word): (usize, &String)| {
-        if at == 0 {
-            let program =
-                Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned());
-            return program.unwrap_or_default();
-        }
-        let placeholder = word.starts_with('{') && word.ends_with('}') && !word[1..].contains('{');
-        match word.split_once('=') {
-            _ if placeholder => word.clone(),
-            Some((option, _)) if option.starts_with('-') => format!("{option}=<value>"),
-            None if word.starts_with('-') => word.clone(),
-            _ => "<value>".to_owned(),
-        }
-    };
-    exec.iter().enumerate().map(shape).collect()
 }
 
 fn pack(path: &Path, parts: &[(String, String)]) -> std::io::Result<()> {
@@ -271,21 +245,60 @@ fn pack(path: &Path, parts: &[(String, String)]) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    /// A server with this start line, of which nobody else is known.
+    fn answers(exec: &[&str]) -> Answers {
+        let server = serde_json::from_value(json!({
+            "id": "i", "name": "Sunday", "game": "luanti", "state": "running", "since": "",
+            "pid": null, "ports": {}, "players": null, "slots": null, "restarts": 0,
+            "last_exit": null, "problem": null, "note": null, "addresses": [], "exec": exec,
+            "query": "luanti", "tags": [], "region": null, "folder": "",
+        }));
+        Answers { servers: vec![(server.unwrap(), None)], ..Answers::default() }
+    }
+
+    /// All that a bundle would say.
+    fn bundled(exec: &[&str], log: &str) -> String {
+        let parts = parts(Path::new("/var"), &[], &answers(exec), &[log.to_owned()], None);
+        parts.into_iter().map(|(name, text)| format!("{name}\n{text}\n")).collect()
+    }
+
     #[test]
-    fn a_start_line_keeps_its_shape_alone() {
-        let exec = [
-            "/opt/games/luanti",
-            "--port",
-            "{port.game}",
-            "--pass=hunter2",
-            "--name",
-            "Anna",
-            "x=y",
-        ];
-        let exec: Vec<_> = exec.map(str::to_owned).to_vec();
-        assert_eq!(
-            shape(&exec),
-            ["luanti", "--port", "{port.game}", "--pass=<value>", "--name", "<value>", "<value>"]
-        );
+    fn values_of_a_start_line_are_nowhere() {
+        for (exec, log, gone) in [
+            (&["-phunter2pw"][..], "it is hunter2pw", "hunter2pw"),
+            (&["-pw:hunter3"], "it is hunter3", "hunter3"),
+            (&["-pwhunter4"], "it is hunter4", "hunter4"),
+            (&["--pass", "12345678"], "it is 12345678", "12345678"),
+            (&["--pin", "123"], "it is 123", "123 "),
+            (&["-k=abc12"], "it is abc12", "abc12"),
+            (&["--motd", "hey"], "they say hey", " hey"),
+            (&["-c", "run --pass abc12; sleep 1"], "it is abc12", "abc12"),
+        ] {
+            let exec = [&["/home/berta/game"], exec].concat();
+            let log = format!("{log} . of berta in /home/berta/game and /home/carla/x");
+            let text = bundled(&exec, &log);
+            for gone in [gone, "berta", "carla"] {
+                assert!(!text.contains(gone), "{gone} of {exec:?} in {text}");
+            }
+        }
+        let text = bundled(&["game", "--port", "25565", "--slots", "20"], "on 25565 for 20");
+        assert!(text.contains("on 25565 for 20"), "{text}");
+    }
+
+    #[test]
+    fn what_is_cut_is_cut_without_secrets() {
+        let log = format!("{}planted-value", "x ".repeat(LINE_CHARS_MAX / 2 - 5));
+        let text = bundled(&["game", "--say", "planted-value"], &log);
+        assert!(!text.contains("planted") && text.contains("x <left"), "{text}");
+
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("logs")).unwrap();
+        let line = "planted-value and more\n";
+        let lines = usize::try_from(LOG_BYTES).unwrap() / line.len() + 2;
+        fs::write(folder.path().join("logs/homehost.log"), line.repeat(lines)).unwrap();
+        let log = own_log(folder.path()).unwrap();
+        assert!(log.lines().all(|of| of == line.trim_end()), "{:?}", log.lines().next());
+        fs::write(folder.path().join("logs/homehost.log"), line).unwrap();
+        assert_eq!(own_log(folder.path()).unwrap(), line);
     }
 }

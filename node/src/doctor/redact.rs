@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
 
 use homehost_protocol::Scope;
 
@@ -62,6 +63,15 @@ const FILE_ENDS: [&str; 20] = [
     "so",
 ];
 
+/// What stands before the name of a host in a multiaddr.
+const DNS: [&str; 4] = ["/dns/", "/dns4/", "/dns6/", "/dnsaddr/"];
+
+/// Folders that hold the homes of people, in lower case.
+const HOMES: [&str; 4] = ["/home/", "/users/", "\\users\\", "\\home\\"];
+
+/// Homes that are nobody's.
+const HOMES_USUAL: [&str; 4] = ["homehost", "public", "default", "user"];
+
 /// Words of a recovery phrase in a row that are no sentence any more.
 const PHRASE_WORDS: usize = 5;
 
@@ -72,6 +82,8 @@ const ID_MIN: usize = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Redactor {
     secrets: BTreeSet<String>,
+    /// Secrets that are too short to be looked for inside of words.
+    words: BTreeSet<String>,
     names: BTreeMap<String, String>,
     seen: BTreeMap<(&'static str, String), String>,
 }
@@ -83,6 +95,11 @@ impl Redactor {
         if text.chars().count() >= KNOWN_MIN {
             self.secrets.insert(text.to_lowercase());
         }
+    }
+
+    /// A text that must not be in the result as a word by itself.
+    pub(crate) fn secret_word(&mut self, text: &str) {
+        self.words.insert(text.to_lowercase());
     }
 
     /// A name that is replaced by what it is of.
@@ -132,21 +149,35 @@ impl Redactor {
         let open = self.known(&without_phrase(open), ID_MIN);
         let open = self.shapes(&open);
         let open = self.known(&open, 0);
+        let open = self.without_homes(&open);
         if rest { format!("{open} {LEFT_OUT}") } else { open }
     }
 
     /// Replaces what is known and not shorter than this, the longest first.
     fn known(&self, text: &str, length_min: usize) -> String {
-        let secrets = self.secrets.iter().map(|secret| (secret.as_str(), LEFT_OUT));
-        let names = self.names.iter().map(|(name, stands)| (name.as_str(), stands.as_str()));
-        let mut all: Vec<_> =
-            secrets.chain(names).filter(|(what, _)| what.len() >= length_min).collect();
-        all.sort_by_key(|(what, _)| std::cmp::Reverse(what.len()));
+        let secrets = self.secrets.iter().map(|secret| (secret.as_str(), LEFT_OUT, false));
+        let words = self.words.iter().map(|word| (word.as_str(), LEFT_OUT, true));
+        let names = self.names.iter().map(|(name, stands)| (name.as_str(), stands.as_str(), false));
+        let all = secrets.chain(words).chain(names);
+        let mut all: Vec<_> = all.filter(|(what, ..)| what.len() >= length_min).collect();
+        all.sort_by_key(|(what, ..)| std::cmp::Reverse(what.len()));
         let mut text = text.to_owned();
-        for (what, stands) in all {
-            text = replace(&text, what, stands);
+        for (what, stands, whole) in all {
+            text = replace(&text, what, stands, whole);
         }
         text
+    }
+
+    /// Replaces the names of people that homes are called by.
+    fn without_homes(&mut self, text: &str) -> String {
+        let mut result = String::with_capacity(text.len());
+        let mut from = 0;
+        for at in homes_at(text) {
+            result.push_str(&text[from..at.start]);
+            result.push_str(&self.stand_in("user", &text[at.clone()]));
+            from = at.end;
+        }
+        result + &text[from..]
     }
 
     /// Replaces what looks like an address, an id or a key.
@@ -170,7 +201,10 @@ impl Redactor {
                 rest = after;
             } else {
                 let (run, after) = rest.split_at(end);
-                result.push_str(&self.run(run));
+                let host = DNS.iter().any(|before| result.to_ascii_lowercase().ends_with(before));
+                // Of one label, too, which looks like any word.
+                let stands = if host { self.stand_in("host", run) } else { self.run(run) };
+                result.push_str(&stands);
                 rest = after;
             }
         }
@@ -199,6 +233,9 @@ impl Redactor {
         }
         if bare.contains('@') {
             return around(self.stand_in("mail", bare));
+        }
+        if has_ipv6(bare) {
+            return around(self.stand_in("ip", bare));
         }
         // Whatever is glued together by colons and the like is looked at by itself.
         if let Some(at) = bare.find([':', '%', '+']) {
@@ -271,8 +308,9 @@ fn without_phrase(line: &str) -> String {
     kept.join(" ")
 }
 
-/// Replaces every `what`, which is in lower case, whatever case it stands in.
-fn replace(text: &str, what: &str, with: &str) -> String {
+/// Replaces every `what`, which is in lower case, whatever case it stands in;
+/// when `whole`, only where it is no part of a longer word.
+fn replace(text: &str, what: &str, with: &str, whole: bool) -> String {
     let lower = text.to_lowercase();
     if lower.len() != text.len() || !lower.contains(what) {
         // Letters whose lower case has another length: as it is written, then.
@@ -285,8 +323,10 @@ fn replace(text: &str, what: &str, with: &str) -> String {
         if !text.is_char_boundary(at) || !text.is_char_boundary(end) {
             break;
         }
+        let glued = text[..at].ends_with(char::is_alphanumeric)
+            || text[end..].starts_with(char::is_alphanumeric);
         result.push_str(&text[from..at]);
-        result.push_str(with);
+        result.push_str(if whole && glued { &text[at..end] } else { with });
         from = end;
     }
     result.push_str(&text[from..]);
@@ -301,14 +341,67 @@ fn whole_ip(text: &str) -> Option<IpAddr> {
 }
 
 fn has_ipv4(text: &str) -> bool {
-    let numbers: Vec<&str> = text
-        .split(|c: char| !c.is_ascii_digit() && c != '.')
-        .filter(|run| run.contains('.'))
-        .collect();
-    numbers.iter().any(|run| {
-        let octets: Vec<&str> = run.split('.').filter(|octet| !octet.is_empty()).collect();
-        octets.windows(4).any(|four| four.iter().all(|octet| octet.parse::<u8>().is_ok()))
+    // Providers name their customers' machines with dashes.
+    ['.', '-', '_'].iter().any(|sign| {
+        let mut runs = text.split(|c: char| !c.is_ascii_digit() && c != *sign);
+        runs.any(|run| {
+            let octets: Vec<&str> = run.split(*sign).filter(|octet| !octet.is_empty()).collect();
+            octets.windows(4).any(|four| four.iter().all(|octet| octet.parse::<u8>().is_ok()))
+        })
     })
+}
+
+/// Whether an IPv6 address is glued to other things.
+fn has_ipv6(text: &str) -> bool {
+    let part = |c: char| c.is_ascii_hexdigit() || c == ':';
+    let mut from = 0;
+    while let Some(at) = text[from..].find(part).map(|at| from + at) {
+        let end = text[at..].find(|c| !part(c)).map_or(text.len(), |end| at + end);
+        let mut span = &text[at..end];
+        let glued = text[..at].ends_with(char::is_alphanumeric)
+            || text[end..].starts_with(char::is_alphanumeric);
+        // A path of Rust has few colons, and letters of a word around them.
+        let least = if glued { 3 } else { 2 };
+        while span.matches(':').count() >= least {
+            if whole_ip(span).is_some() {
+                return true;
+            }
+            span = &span[..span.rfind(':').unwrap_or_default()];
+        }
+        from = end;
+    }
+    false
+}
+
+/// The names of people that homes in a text are called by.
+pub(super) fn homes(text: &str) -> Vec<&str> {
+    homes_at(text).into_iter().map(|range| &text[range]).collect()
+}
+
+fn homes_at(text: &str) -> Vec<Range<usize>> {
+    // ASCII letters keep their places.
+    let lower = text.to_ascii_lowercase();
+    let mut found = Vec::new();
+    let mut from = 0;
+    let next = |from: usize| {
+        let at = |above: &&str| lower[from..].find(*above).map(|at| from + at + above.len());
+        HOMES.iter().filter_map(at).min()
+    };
+    while let Some(start) = next(from) {
+        let rest = &text[start..];
+        // A path in quotes has each backslash twice.
+        let start = start + rest.len() - rest.trim_start_matches(['/', '\\']).len();
+        let rest = &text[start..];
+        let end = rest.find(|c| "/\\\"'<>|:;,*?()[]".contains(c)).unwrap_or(rest.len());
+        let spaced = rest[end..].starts_with('\\');
+        let end = if spaced { end } else { rest[..end].find(' ').unwrap_or(end) };
+        let name = &rest[..end];
+        from = start + end;
+        if !name.is_empty() && !HOMES_USUAL.contains(&name.to_ascii_lowercase().as_str()) {
+            found.push(start..from);
+        }
+    }
+    found
 }
 
 fn is_mac(text: &str) -> bool {
@@ -327,7 +420,7 @@ fn is_host(text: &str) -> bool {
     let last = labels.next().unwrap_or_default();
     labels.next().is_some_and(|label| !label.is_empty())
         && last.len() >= 2
-        && last.chars().all(char::is_alphabetic)
+        && (last.chars().all(char::is_alphabetic) || last.to_ascii_lowercase().starts_with("xn--"))
         && !FILE_ENDS.contains(&last.to_ascii_lowercase().as_str())
         // Settings have dots, too.
         && crate::config::setting(text).is_none()
@@ -359,6 +452,18 @@ mod tests {
             ("from aa:bb:cc:dd:ee:ff", "from <mac-1>"),
             ("fe80::1%eth0 up", "<lan-ip-1>:eth0 up"),
             ("host8.8.4.4x", "<ip-1>"),
+            ("/dns4/annaspc/tcp/4001", "/dns4/<host-1>/tcp/4001"),
+            ("by player.xn--p1ai", "by <host-1>"),
+            ("from 203-0-113-77", "from <ip-1>"),
+            ("from 2a01:4f8:1:2::9-x", "from <ip-1>"),
+            ("at homehost_mesh::add and std::ab", "at homehost_mesh::add and std::ab"),
+            (
+                "in /home/bob/x and /Users/carl, /home/bob",
+                "in /home/<user-1>/x and /Users/<user-2>, /home/<user-1>",
+            ),
+            (r"in C:\Users\Anna Lena\x", r"in C:\Users\<user-1>\x"),
+            (r#"in "C:\\Users\\Anna Lena\\x""#, r#"in "C:\\Users\\<user-1>\\x""#),
+            (r"in C:\Users\anna now", r"in C:\Users\<user-1> now"),
             ("at 12:34:56 in server.log", "at 12:34:56 in server.log"),
             ("version 5.6.1", "version 5.6.1"),
             ("2026-11-24T14:00:00.000Z", "2026-11-24T14:00:00.000Z"),
