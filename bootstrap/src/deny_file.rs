@@ -67,12 +67,22 @@ fn list(path: &Path) -> Result<Option<DenyList>, String> {
     DenyList::parse(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The list to begin with; an empty one if there is no file.
+/// The list to begin with; an empty one if there is no file, unless the operator
+/// named it.
 ///
 /// # Errors
-/// [`Failure::DenyList`]: there is no good list to go on with.
-pub(crate) fn first(path: &Path) -> Result<DenyList, Failure> {
-    list(path).map(Option::unwrap_or_default).map_err(Failure::DenyList)
+/// [`Failure::DenyList`]: there is no good list to go on with. [`Failure::Usage`]:
+/// the one that was named is not there.
+pub(crate) fn first(path: &Path, named: bool) -> Result<DenyList, Failure> {
+    match list(path).map_err(Failure::DenyList)? {
+        Some(list) => Ok(list),
+        None if named => Err(Failure::Usage(format!(
+            "--deny-list {}: there is no such file; put it there, or make an empty one to let \
+             everybody in",
+            path.display()
+        ))),
+        None => Ok(DenyList::default()),
+    }
 }
 
 /// Keeps the mesh's list as the file is.

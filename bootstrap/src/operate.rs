@@ -48,24 +48,28 @@ pub(crate) fn run(command: &Command, args: &Args, out: &mut impl io::Write) -> a
         Command::Ban { who, deny_list } => {
             let denied = entry(who)?;
             let path = list_path(deny_list.as_ref(), folder);
-            let text = text(&path).map_err(Failure::DenyList)?.unwrap_or_default();
+            let lock = lock(&path, folder)?;
+            let text = current(&path, folder)?;
             if without_entry(&text, denied).1 > 0 {
                 writeln!(out, "{denied} is on {} already", path.display())?;
             } else {
                 append(&path, folder, &text, denied).map_err(|error| writing(&path, error))?;
                 writeln!(out, "{denied} is on {} now", path.display())?;
             }
+            drop(lock);
             take_effect(folder, &path, out)?;
         }
         Command::Unban { who, deny_list } => {
             let denied = entry(who)?;
             let path = list_path(deny_list.as_ref(), folder);
-            let text = text(&path).map_err(Failure::DenyList)?.unwrap_or_default();
+            let lock = lock(&path, folder)?;
+            let text = current(&path, folder)?;
             let (left, gone) = without_entry(&text, denied);
             if gone == 0 {
                 return Err(not_there(&path, &text, denied).into());
             }
             replace(&path, &left).map_err(|error| writing(&path, error))?;
+            drop(lock);
             writeln!(out, "{denied} is no longer on {}", path.display())?;
             take_effect(folder, &path, out)?;
         }
@@ -97,7 +101,57 @@ fn not_there(path: &Path, text: &str, denied: Denied) -> Failure {
     Failure::Usage(format!("{denied} is not on {path}{wider}"))
 }
 
-/// Writes one line at the end, so that two commands at once lose nothing.
+/// Keeps other commands from the list until the file is dropped, so that none
+/// writes over what another has just written. A file beside it, as the list
+/// itself is replaced.
+fn lock(path: &Path, folder: &Path) -> anyhow::Result<File> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let locked = || {
+        let is_new = !beside.exists();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&beside)?;
+        if is_new {
+            // Whoever may write the list shall be able to lock it.
+            own_as(&file, if path.exists() { path } else { folder })?;
+        }
+        file.lock()?;
+        Ok(file)
+    };
+    locked().map_err(|error| writing(&beside, error))
+}
+
+/// What the list says now; an empty one is begun only when nobody is let in by it.
+fn current(path: &Path, folder: &Path) -> anyhow::Result<String> {
+    if let Some(text) = text(path).map_err(Failure::DenyList)? {
+        return Ok(text);
+    }
+    let deny = match ask(folder, "GET", "/status") {
+        Ok(answer) => parse::<StatusView>(&answer)?.deny,
+        Err(error) if is_not_running(&error) => return Ok(String::new()),
+        Err(error) => return Err(error),
+    };
+    if deny.entries == 0 || deny.file != path.to_string_lossy() {
+        return Ok(String::new());
+    }
+    let text = format!(
+        "{} is gone, and a new one would let in whom the running node still keeps out, which is \
+         {}; put a copy of the file back, or make an empty one to let everybody in",
+        path.display(),
+        format_args!("{} entries", deny.entries)
+    );
+    Err(Failure::Usage(text).into())
+}
+
+fn is_not_running(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(|failure| matches!(failure, Failure::NotRunning(_)))
+}
+
+/// Writes one line at the end; what stands there stays whatever happens.
 fn append(path: &Path, folder: &Path, text: &str, denied: Denied) -> io::Result<()> {
     let is_new = !path.exists();
     let mut options = OpenOptions::new();
@@ -155,11 +209,7 @@ fn writing(path: &Path, error: io::Error) -> anyhow::Error {
 fn take_effect(folder: &Path, path: &Path, out: &mut impl io::Write) -> anyhow::Result<()> {
     let answer = match ask(folder, "POST", "/reload") {
         Ok(answer) => answer,
-        Err(error)
-            if error
-                .downcast_ref::<Failure>()
-                .is_some_and(|f| matches!(f, Failure::NotRunning(_))) =>
-        {
+        Err(error) if is_not_running(&error) => {
             writeln!(out, "no node is running; it holds from the next start on")?;
             return Ok(());
         }

@@ -95,7 +95,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         None => data_dir.join(DENY_FILE),
     })
     .context("find the deny list")?;
-    let deny = deny_file::first(&deny_list)?;
+    let deny = deny_file::first(&deny_list, args.deny_list.is_some())?;
     let pages = match args.metrics {
         Some(address) => {
             Some(monitor::bind(address).await.map_err(|error| match error.kind() {

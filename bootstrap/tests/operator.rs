@@ -100,6 +100,71 @@ async fn a_broken_line_is_named_and_the_list_as_it_was_holds() {
 }
 
 #[test]
+fn bans_and_unbans_at_the_same_time_are_all_kept() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path();
+    let list = folder.join("deny.txt");
+    let old = (0..12).map(|n| format!("198.51.100.{n}\n")).collect::<String>();
+    std::fs::write(&list, format!("# mine\n{old}")).unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..12 {
+            scope.spawn(move || operated(folder, &format!("ban 192.0.2.{n}")));
+            scope.spawn(move || operated(folder, &format!("unban 198.51.100.{n}")));
+        }
+    });
+    let text = std::fs::read_to_string(&list).unwrap();
+    let mut left: Vec<_> = text.lines().collect();
+    left.sort_unstable();
+    let mut expected: Vec<_> = (0..12).map(|n| format!("192.0.2.{n}")).collect();
+    expected.push("# mine".to_owned());
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+}
+
+#[test]
+fn a_list_that_vanished_is_not_begun_anew() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let list = parent.path().join("list.txt");
+    std::fs::write(&list, "192.0.2.7\n192.0.2.8\n").unwrap();
+    let options = ["--deny-list", list.to_str().unwrap()];
+    let daemon = Daemon::start(&folder, &options, QUIET);
+    std::fs::remove_file(&list).unwrap();
+    for line in ["ban 192.0.2.9", "unban 192.0.2.7"] {
+        let (code, said) = operate(&folder, line);
+        assert_eq!(code, Some(2), "{line}: {said}");
+        for word in ["list.txt is gone", "2 entries", "make an empty one"] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+    }
+    assert!(!list.exists());
+    // Another list is none of its business.
+    let other = parent.path().join("other.txt");
+    let said = operated(&folder, &format!("ban 192.0.2.9 --deny-list {}", other.display()));
+    assert!(said.contains("another list"), "{said}");
+    std::fs::write(&list, "").unwrap();
+    operated(&folder, "ban 192.0.2.9");
+    std::fs::remove_file(&list).unwrap();
+    drop(daemon);
+
+    let mut command = program();
+    command.arg("--data-dir").arg(&folder).args(options).args(["--listen", daemon::ANY_PORT]);
+    command.env("HOMEHOST_LOG", QUIET).stdout(std::process::Stdio::null());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut text = String::new();
+    for line in std::io::BufRead::lines(stderr).map_while(Result::ok) {
+        text.push_str(&line);
+        if line.contains("introducing") {
+            // It should not have started, and does not end by itself.
+            child.kill().unwrap();
+        }
+    }
+    let status = child.wait().unwrap();
+    assert!(status.code() == Some(2) && text.contains("make an empty one"), "{text}");
+}
+
+#[test]
 fn without_a_running_node_a_ban_waits_and_a_question_is_refused() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path();
