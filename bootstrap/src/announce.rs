@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use homehost_mesh::address::ip_of;
 use homehost_mesh::{MeshEvent, Multiaddr};
 use homehost_protocol::{NodeId, Scope};
 
 use crate::Failure;
-use crate::args::ip_of;
 
 /// Our own addresses, as they become known.
 #[derive(Debug, Default)]

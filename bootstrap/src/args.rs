@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use homehost_mesh::Multiaddr;
+use homehost_mesh::address::{ip_of, is_listenable, is_reachable};
 use homehost_protocol::NetworkName;
 
 use crate::Failure;
@@ -175,44 +176,6 @@ impl Args {
         }
         Ok(())
     }
-}
-
-/// The IP address that a multiaddr begins with.
-pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    let text = address.to_string();
-    let mut parts = text.split('/').skip(1);
-    match (parts.next(), parts.next()) {
-        (Some("ip4" | "ip6"), Some(ip)) => ip.parse().ok(),
-        _ => None,
-    }
-}
-
-/// The port, if the address is a place and one of the two transports, with or
-/// without the name of a node.
-fn port_of(address: &Multiaddr) -> Option<u16> {
-    let text = address.to_string();
-    let text = text.split_once("/p2p/").map_or(text.as_str(), |(place, node)| {
-        // What follows the name leads elsewhere, as a relay does.
-        if node.contains('/') { "" } else { place }
-    });
-    let parts: Vec<_> = text.split('/').skip(1).collect();
-    match parts.as_slice() {
-        [_, _, "tcp", port] | [_, _, "udp", port, "quic-v1"] => port.parse().ok(),
-        _ => None,
-    }
-}
-
-fn is_listenable(address: &Multiaddr) -> bool {
-    ip_of(address).is_some() && port_of(address).is_some() && !address.to_string().contains("/p2p/")
-}
-
-fn is_reachable(address: &Multiaddr) -> bool {
-    let text = address.to_string();
-    let place = match ip_of(address) {
-        Some(ip) => !ip.is_unspecified() && !ip.is_multicast(),
-        None => ["/dns/", "/dns4/", "/dns6/"].iter().any(|kind| text.starts_with(kind)),
-    };
-    place && port_of(address).is_some_and(|port| port != 0)
 }
 
 /// Whether an address is certainly not one of this machine.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use homehost_mesh::deny::{Denied, DenyList, with_entry, without_entry};
+use homehost_runtime::files::own_as;
 use serde::de::DeserializeOwned;
 
 use crate::control::Place;
@@ -177,23 +178,6 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(beside, path)
-}
-
-/// Gives a file to whom another thing belongs: root edits the list of a service
-/// that runs as another user, and that must be able to read it.
-#[cfg(unix)]
-fn own_as(file: &File, other: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, fchown};
-    let (own, other) = (file.metadata()?, fs::metadata(other)?);
-    if own.uid() == other.uid() {
-        return Ok(());
-    }
-    fchown(file, Some(other.uid()), Some(other.gid()))
-}
-
-#[cfg(not(unix))]
-fn own_as(_: &File, _: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 fn writing(path: &Path, error: io::Error) -> anyhow::Error {

@@ -19,8 +19,8 @@ use homehost_mesh::Multiaddr;
 use homehost_protocol::NetworkName;
 
 pub(crate) use settings::{
-    BOOTSTRAP, HTTP, LISTEN, LOG, LOG_VARIABLE, MDNS, NETWORK, PORT_MAPPING, SETTINGS, Setting,
-    Value, docs, nearest, setting,
+    BOOTSTRAP, HTTP, Kind, LISTEN, LOG, LOG_VARIABLE, MDNS, NETWORK, PORT_MAPPING, SETTINGS,
+    Setting, Value, docs, nearest, setting,
 };
 
 use crate::exit::{Failure, failure};

@@ -56,11 +56,19 @@ pub(crate) fn mesh(error: &MeshError) -> Failure {
         let text = format!("{error}; choose another port with --listen, or stop the other program");
         return failure(ErrorKind::Conflict, text);
     }
-    let kind = match error {
-        MeshError::Listen { .. } => ErrorKind::Usage,
-        _ => ErrorKind::Internal,
+    let MeshError::Listen { source, .. } = error else {
+        return failure(ErrorKind::Internal, error.to_string());
     };
-    failure(kind, error.to_string())
+    let next = match source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "choose a port above 1023, as in --listen /ip4/0.0.0.0/tcp/4011"
+        }
+        _ => {
+            "name an address that this machine has, or all of them as in \
+             --listen /ip4/0.0.0.0/tcp/4011"
+        }
+    };
+    failure(ErrorKind::Usage, format!("{error}: {source}; {next} (or mesh.listen)"))
 }
 
 /// The class of an error of the operating system.

@@ -59,6 +59,18 @@ fn mistakes_are_refused_with_their_line_and_change_nothing() {
     assert_eq!(text, said, "what is broken is not written to");
     assert_eq!(fs::read_to_string(&file).expect("it is there"), broken);
 
+    // Each mistake has a line of its own.
+    fs::write(&file, "[mesh]\nbootstap = []\nmdns = 3\n").expect("the folder is ours");
+    let answer = node.plain(&["config", "check"]);
+    assert_eq!(answer.code, Some(USAGE), "{answer:?}");
+    let lines: Vec<_> = answer.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{answer:?}");
+    assert!(lines[0].contains("config.toml:2: mesh.bootstap"), "{answer:?}");
+    assert!(
+        lines[1].starts_with("  ") && lines[1].contains("config.toml:3: mesh.mdns"),
+        "{answer:?}"
+    );
+
     let absent = test.folder().join("absent.toml").display().to_string();
     let text = node.cli(&["config", "check", &absent]).refusal(NOT_FOUND);
     assert!(text.contains("absent.toml"), "{text}");
@@ -70,6 +82,14 @@ fn mistakes_are_refused_with_their_line_and_change_nothing() {
     assert!(text.contains("HOMEHOST__MESH__MDNS?"), "{text}");
 
     fs::write(&file, "").expect("the folder is ours");
+    for (listen, words) in [
+        ("/dns4/localhost/tcp/4001", "cannot be listened on"),
+        ("/ip4/192.0.2.1/tcp/0", "an address that this machine has"),
+    ] {
+        let mut command = node.command(&["up", "--no-mdns", "--http", "127.0.0.1:0"]);
+        let text = run(command.args(["--listen", listen]), WITHIN).refusal(USAGE);
+        assert!(text.contains(words) && text.contains("/ip4/0.0.0.0/tcp/4011"), "{text}");
+    }
     for (args, words) in [
         (&["config", "set", "mesh.bootstap", "x"][..], &["did you mean mesh.bootstrap?"][..]),
         (&["config", "set", "mesh.bootstrap", "x"], &["multiaddrs", "\"x\""]),
@@ -206,7 +226,11 @@ fn an_edit_that_does_not_check_is_kept_beside_the_old_file() {
     let answer = editor("failing", "exit 3");
     assert_ne!(answer.code, Some(0));
     assert!(answer.stderr.contains("nothing was saved"), "{answer:?}");
-    let answer = editor("absent", "rm \"$0\"; exit 0");
-    assert_eq!(answer.code, Some(0), "{answer:?}");
-    assert!(answer.stdout.contains("nothing changed"), "{answer:?}");
+    for (name, script) in [("absent", "rm \"$0\"; exit 0"), ("leaves-nothing", "rm \"$1\"")] {
+        let answer = editor(name, script);
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        assert!(answer.stdout.contains("nothing changed"), "{answer:?}");
+        let kept = fs::read_to_string(&file).expect("it is there");
+        assert_eq!(kept, "# mine\n[mesh]\nmdns = false\n", "{name}");
+    }
 }

@@ -9,6 +9,7 @@
 //! cite its sections.
 
 mod actor;
+pub mod address;
 pub mod ask;
 mod autonat;
 mod autonat_server;

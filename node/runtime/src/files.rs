@@ -20,6 +20,57 @@ pub enum Access {
 /// # Errors
 /// What the system said; the old file is then as it was.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, bytes, |_| Ok(()))
+}
+
+/// Replaces a file like [`write_private`], and keeps whose it is and who may read
+/// it: root changes the settings of a service that runs as another user. A new
+/// file is closed and belongs to whom its folder belongs. Blocks.
+///
+/// # Errors
+/// What the system said; the old file is then as it was.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, bytes, |file| match fs::metadata(path) {
+        Ok(old) => {
+            own_as(file, path)?;
+            // On Windows, permissions are of folders.
+            if cfg!(unix) { file.set_permissions(old.permissions()) } else { Ok(()) }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), |folder| own_as(file, folder))
+        }
+        Err(error) => Err(error),
+    })
+}
+
+/// Gives a file to whom another thing belongs.
+///
+/// # Errors
+/// What the system said, also when only root may do that.
+#[cfg(unix)]
+pub fn own_as(file: &File, other: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let (own, other) = (file.metadata()?, fs::metadata(other)?);
+    if own.uid() == other.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(other.uid()), Some(other.gid()))
+}
+
+/// Gives a file to whom another thing belongs, which it does by its folder here.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn own_as(_: &File, _: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn write_whole(
+    path: &Path,
+    bytes: &[u8],
+    prepare: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let beside = path.with_extension("new");
     // What a crash left there may have other permissions.
     match fs::remove_file(&beside) {
@@ -27,6 +78,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut file = create_private(&beside)?;
+    prepare(&file)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     drop(file);
@@ -126,6 +178,30 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_replaced_keeps_its_owner_and_who_may_read_it() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        // Only root may give anything away.
+        let own = fs::metadata(dir.path()).unwrap().uid();
+        let service = if own == 0 { 4711 } else { own };
+        let is = || {
+            let metadata = fs::metadata(&path).unwrap();
+            (metadata.uid(), metadata.permissions().mode() & 0o777)
+        };
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        chown(&path, Some(service), None).unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), is()), ("new", (service, 0o640)));
+        fs::remove_file(&path).unwrap();
+        chown(dir.path(), Some(service), None).unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(is(), (service, 0o600));
     }
 
     #[cfg(unix)]

@@ -225,7 +225,8 @@ fn edit(path: &Path, output: &Output) -> Result<String, Failure> {
         }
     };
     run_editor(&beside)?;
-    let edited = file::read(&beside)?.unwrap_or_default();
+    // An editor that left no file changed nothing.
+    let Some(edited) = file::read(&beside)? else { return Ok("nothing changed".to_owned()) };
     if before.as_ref() == Some(&edited) || (before.is_none() && edited == begun) {
         // It says what stands already.
         let _ = fs::remove_file(&beside);

@@ -112,7 +112,7 @@ impl Output {
 
     /// What is worth knowing beside the answer, which a program reads alone.
     pub(crate) fn hint(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{}", plain(text));
+        let _ = writeln!(io::stderr(), "{}", plain_lines(text));
     }
 
     pub(crate) fn failure(&self, error: &Failure) {
@@ -120,7 +120,7 @@ impl Output {
             let body = serde_json::json!({ "error": error });
             let _ = writeln!(io::stderr(), "{body}");
         } else {
-            let _ = writeln!(io::stderr(), "error: {}", plain(&error.message));
+            let _ = writeln!(io::stderr(), "error: {}", plain_lines(&error.message));
         }
     }
 
@@ -213,6 +213,12 @@ pub(crate) fn plain(text: &str) -> String {
         }
     }
     plain
+}
+
+/// Lines of which each is [`plain`]; those after the first are set in, so that no
+/// stranger begins one like a sentence of ours.
+fn plain_lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n  ")
 }
 
 /// `key   value` lines.

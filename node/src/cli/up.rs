@@ -18,7 +18,8 @@ use super::signals::{Ending, Signals};
 use super::{Output, detach, usage};
 use crate::config::watch::{Loaded, SetLog, Source};
 use crate::config::{
-    self, BOOTSTRAP, Given, HTTP, LISTEN, Layer, MDNS, NETWORK, Origin, PORT_MAPPING, Value, file,
+    self, BOOTSTRAP, Given, HTTP, Kind, LISTEN, Layer, MDNS, NETWORK, Origin, PORT_MAPPING, Value,
+    file,
 };
 use crate::control::{ALONE, Stop, count, going_on};
 use crate::daemon::{Daemon, UpConfig};
@@ -80,6 +81,15 @@ impl UpArgs {
         let mut give = |key: &'static str, flag, value| {
             layer.insert(key, Given { value, origin: Origin::Flag(flag) });
         };
+        let given = [
+            ("--listen", Kind::Listen, &self.listen),
+            ("--bootstrap", Kind::Dial, &self.bootstrap),
+        ];
+        for (flag, kind, addresses) in given {
+            for address in addresses {
+                kind.fits(address).map_err(|why| usage(format!("{flag}: {why}")))?;
+            }
+        }
         if !self.listen.is_empty() {
             give(LISTEN, "--listen", Value::Addresses(self.listen.clone()));
         }
@@ -159,6 +169,8 @@ pub(crate) struct Up {
 
 pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Result<(), Failure> {
     if args.detach {
+        // What is refused is so before anybody writes down words.
+        args.source(&data_dir)?.load()?;
         // Here is the terminal in which to show the recovery phrase.
         super::id::welcome(&data_dir, output)?;
         return detach::start(&data_dir, output).await;

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use homehost_api::ErrorKind;
 use homehost_mesh::Multiaddr;
-use homehost_runtime::files::{Access, make_folder, write_private};
+use homehost_runtime::files::{Access, make_folder, replace};
 use toml_edit::{Document, DocumentMut, Item, Table, TableLike};
 
 use super::{Given, Layer, Origin, Problem, SETTINGS, Setting, Value, nearest, setting};
@@ -217,7 +217,7 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let target: PathBuf = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = target.parent().filter(|folder| !folder.is_dir());
     let made = folder.map_or(Ok(()), |folder| make_folder(folder, Access::Passage));
-    made.and_then(|()| write_private(&target, text.as_bytes())).map_err(|error| {
+    made.and_then(|()| replace(&target, text.as_bytes())).map_err(|error| {
         let text = format!("failed to write {}: {error}; {}", path.display(), exit::next(&error));
         failure(exit::of_io(&error), text)
     })

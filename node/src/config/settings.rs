@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use homehost_mesh::Multiaddr;
+use homehost_mesh::address::{is_listenable, is_reachable};
 use homehost_protocol::NetworkName;
 use toml_edit::Item;
 use tracing_subscriber::EnvFilter;
@@ -24,6 +25,9 @@ pub(super) const ADDRESSES_MAX: usize = 64;
 
 /// Longest filter of the log in bytes.
 const FILTER_BYTES_MAX: usize = 1024;
+
+/// What is shown of a wrong value.
+const SHOWN_CHARS: usize = 80;
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: BOOTSTRAP,
-        kind: Kind::Addresses,
+        kind: Kind::Dial,
         live: true,
         flag: Some("--bootstrap"),
         default: "[]",
@@ -76,7 +80,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: LISTEN,
-        kind: Kind::Addresses,
+        kind: Kind::Listen,
         live: false,
         flag: Some("--listen"),
         default: "all interfaces, on the first free port from 4011",
@@ -133,7 +137,10 @@ pub(crate) fn nearest(key: &str) -> Option<&'static str> {
 /// What a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Addresses,
+    /// Addresses to dial.
+    Dial,
+    /// Addresses to listen on.
+    Listen,
     Network,
     Switch,
     Api,
@@ -143,7 +150,9 @@ pub(crate) enum Kind {
 impl Kind {
     fn expected(self) -> &'static str {
         match self {
-            Self::Addresses => "a list of multiaddrs, as in [\"/ip4/203.0.113.7/tcp/4001\"]",
+            Self::Dial | Self::Listen => {
+                "a list of multiaddrs, as in [\"/ip4/203.0.113.7/tcp/4001\"]"
+            }
             Self::Network => "the name of a network, as in \"main\"",
             Self::Switch => "true or false",
             Self::Api => "a loopback address with a port, as in \"127.0.0.1:7780\"",
@@ -157,7 +166,7 @@ impl Kind {
     /// # Errors
     /// What was expected.
     pub(crate) fn read_text(self, words: &[&str]) -> Result<Value, String> {
-        if self == Self::Addresses {
+        if matches!(self, Self::Dial | Self::Listen) {
             // As it stands in the file is fine, too.
             let bare = |c: char| c == ',' || c.is_whitespace() || "[]\"'".contains(c);
             let items = words.iter().flat_map(|word| word.split(bare));
@@ -176,7 +185,7 @@ impl Kind {
     pub(super) fn read_item(self, item: &Item) -> Result<Value, String> {
         let wrong = || format!("expected {}, found {}", self.expected(), found(item));
         match self {
-            Self::Addresses => {
+            Self::Dial | Self::Listen => {
                 let array = item.as_array().ok_or_else(wrong)?;
                 let items: Option<Vec<_>> = array.iter().map(|item| item.as_str()).collect();
                 self.list(items.ok_or_else(|| {
@@ -195,6 +204,7 @@ impl Kind {
             if address.is_empty() {
                 return Err(self.not(item));
             }
+            self.fits(&address)?;
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -205,9 +215,28 @@ impl Kind {
         Ok(Value::Addresses(addresses))
     }
 
+    /// Whether an address can be used for what it is given for.
+    ///
+    /// # Errors
+    /// Why not, with an example.
+    pub(crate) fn fits(self, address: &Multiaddr) -> Result<(), String> {
+        let shown: String = address.to_string().chars().take(SHOWN_CHARS).collect();
+        match self {
+            Self::Listen if !is_listenable(address) => Err(format!(
+                "{shown} cannot be listened on: an IP address with /tcp/PORT or \
+                 /udp/PORT/quic-v1 can, as in /ip4/0.0.0.0/tcp/4011"
+            )),
+            Self::Dial if !is_reachable(&before_relay(address)) => Err(format!(
+                "{shown} cannot be dialled: an IP address or a name can, with /tcp/PORT or \
+                 /udp/PORT/quic-v1, as in /dns4/boot.example.org/tcp/4001"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn single(self, text: &str) -> Result<Value, String> {
         match self {
-            Self::Addresses => self.list([text]),
+            Self::Dial | Self::Listen => self.list([text]),
             Self::Network => match text.parse::<NetworkName>() {
                 Ok(name) => Ok(Value::Network(name)),
                 Err(error) => Err(format!("{}: {error}", self.not(text))),
@@ -232,9 +261,16 @@ impl Kind {
 
     fn not(self, text: &str) -> String {
         // A hostile text may be long; what is shown is bounded.
-        let text: String = text.chars().take(80).collect();
+        let text: String = text.chars().take(SHOWN_CHARS).collect();
         format!("expected {}, found {text:?}", self.expected())
     }
+}
+
+/// The address of the relay, if it leads through one.
+fn before_relay(address: &Multiaddr) -> Multiaddr {
+    let text = address.to_string();
+    let relay = text.split_once("/p2p-circuit").and_then(|(relay, _)| relay.parse().ok());
+    relay.unwrap_or_else(|| address.clone())
 }
 
 fn found(item: &Item) -> &'static str {

@@ -47,6 +47,13 @@ fn a_wrong_value_is_told_with_its_line_and_what_is_right() {
         ),
         ("[mesh]\nlisten = \"/ip4/0.0.0.0/tcp/1\"\n", 2, &["a list", "found a text"]),
         ("[mesh]\nlisten = [\n  \"/ip4/0.0.0.0/tcp/1\",\n  \"nowhere\"\n]\n", 2, &["\"nowhere\""]),
+        (
+            "[mesh]\nlisten = [\"/dns4/localhost/tcp/4001\"]\n",
+            2,
+            &["/dns4/localhost/tcp/4001 cannot be listened on", "as in /ip4/0.0.0.0/tcp/4011"],
+        ),
+        ("[mesh]\nlisten = [\"/ip4/0.0.0.0/udp/4001\"]\n", 2, &["cannot be listened on"]),
+        ("[mesh]\nbootstrap = [\"/ip4/8.8.8.8/udp/1\"]\n", 2, &["cannot be dialled", "as in"]),
         ("[mesh]\nlisten = [4]\n", 2, &["other things in the list"]),
         ("[mesh]\n\nmdns = \"no\"\n", 3, &["true or false", "found a text"]),
         ("[mesh]\nnetwork = \"No Spaces\"\n", 2, &["No Spaces", "a-z"]),
