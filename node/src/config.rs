@@ -217,6 +217,31 @@ pub(crate) fn variable(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
+/// Variables that nobody reads and that were likely meant as settings: those with
+/// one underscore where two belong.
+pub(crate) fn mistaken(names: impl IntoIterator<Item = String>) -> Vec<Problem> {
+    let mut problems: Vec<_> = names
+        .into_iter()
+        .filter(|name| !name.starts_with(VARIABLE_PREFIX) && name != LOG_VARIABLE)
+        .filter_map(|name| {
+            let flat = name.strip_prefix("HOMEHOST_")?.replace("__", "_");
+            let meant = SETTINGS.iter().map(|setting| variable(setting.key));
+            let mut meant =
+                meant.filter(|of| of[VARIABLE_PREFIX.len()..].replace("__", "_") == flat);
+            let text =
+                format!("this is no setting and counts nothing; did you mean {}?", meant.next()?);
+            Some(Problem { place: name, text })
+        })
+        .collect();
+    problems.sort_by(|a, b| a.place.cmp(&b.place));
+    problems
+}
+
+/// [`mistaken`] of this process's variables.
+pub(crate) fn own_mistaken() -> Vec<Problem> {
+    mistaken(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
 /// This process's variables; those that are no text are nobody's setting.
 pub(crate) fn own_environment() -> Result<Layer, Vec<Problem>> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

@@ -116,7 +116,9 @@ pub(crate) struct Running {
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![node(facts)];
     if let Some(problem) = &facts.settings {
-        findings.push(finding("settings", Level::Amber, problem, "homehost config check"));
+        // A node that runs goes on with those before; none starts with these.
+        let level = if facts.running.is_some() { Level::Amber } else { Level::Red };
+        findings.push(finding("settings", level, problem, "homehost config check"));
     }
     findings.push(identity(facts));
     findings.push(disk(&facts.disk));

@@ -71,6 +71,16 @@ fn mistakes_are_refused_with_their_line_and_change_nothing() {
         "{answer:?}"
     );
 
+    // The variables are checked with the file.
+    fs::write(&file, "").expect("the folder is ours");
+    for (name, words) in [
+        ("HOMEHOST__MESH__MDSN", "HOMEHOST__MESH__MDNS?"),
+        ("HOMEHOST_MESH_MDNS", "HOMEHOST__MESH__MDNS?"),
+    ] {
+        let mut command = node.command(&["config", "check"]);
+        let text = run(command.env(name, "true"), WITHIN).refusal(USAGE);
+        assert!(text.contains(name) && text.contains(words), "{text}");
+    }
     let absent = test.folder().join("absent.toml").display().to_string();
     let text = node.cli(&["config", "check", &absent]).refusal(NOT_FOUND);
     assert!(text.contains("absent.toml"), "{text}");

@@ -58,6 +58,11 @@ fn what_is_red_ends_with_9_and_says_what_to_do() {
     drop(taken);
     assert_eq!(node.cli(&["doctor"]).code, Some(0));
 
+    fs::write(&file, "[mesh]\nmdsn = true\n").expect("the folder is ours");
+    let answer = node.cli(&["doctor"]);
+    assert_eq!(answer.code, Some(UNHEALTHY), "nothing starts with that: {answer:?}");
+    assert_eq!(level(&answer.json(), "settings"), "red");
+
     fs::write(&file, "").expect("the folder is ours");
     node.start();
     node.down();

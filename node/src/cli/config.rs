@@ -31,7 +31,7 @@ enum ConfigCommand {
         #[arg(long)]
         docs: bool,
     },
-    /// Check a file: every mistake with its line
+    /// Check a file and the variables HOMEHOST__…: every mistake with its place
     Check {
         /// The file [default: the one of the node]
         file: Option<PathBuf>,
@@ -165,15 +165,24 @@ fn check(path: &Path, named: bool, output: &Output) -> Result<(), Failure> {
         None => String::new(),
     };
     let name = path.display().to_string();
-    match file::parse(&name, &text) {
-        Ok(layer) => {
-            let checked = Checked { file: name.clone(), problems: Vec::new() };
-            let settings = crate::control::count(layer.len(), "setting");
-            output.show(&checked, || format!("{name} is sound: {settings}"));
-            Ok(())
-        }
-        Err(problems) => Err(failure(ErrorKind::Usage, lines(&problems))),
+    let (below, above) = (file::parse(&name, &text), config::own_environment());
+    if let (Ok(below), Ok(above)) = (&below, &above)
+        && config::own_mistaken().is_empty()
+    {
+        let checked = Checked { file: name.clone(), problems: Vec::new() };
+        let count = crate::control::count;
+        let settings = count(below.len(), "setting");
+        let also = match above.len() {
+            0 => String::new(),
+            n => format!(", and {} by variables", count(n, "setting")),
+        };
+        output.show(&checked, || format!("{name} is sound: {settings}{also}"));
+        return Ok(());
     }
+    let mut problems = below.err().unwrap_or_default();
+    problems.extend(above.err().unwrap_or_default());
+    problems.extend(config::own_mistaken());
+    Err(failure(ErrorKind::Usage, lines(&problems)))
 }
 
 fn lines(problems: &[Problem]) -> String {

@@ -168,6 +168,11 @@ pub(crate) struct Up {
 }
 
 pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Result<(), Failure> {
+    if !args.detached {
+        for problem in config::own_mistaken() {
+            output.hint(&problem.to_string());
+        }
+    }
     if args.detach {
         // What is refused is so before anybody writes down words.
         args.source(&data_dir)?.load()?;

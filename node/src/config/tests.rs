@@ -110,6 +110,19 @@ fn the_documented_file_is_sound_with_and_without_its_examples() {
 }
 
 #[test]
+fn a_variable_with_one_underscore_is_named() {
+    let names = ["HOMEHOST_MESH_PORT_MAPPING", "HOMEHOST_LOG", "HOMEHOST_DATA_DIR", "MESH_NETWORK"];
+    let said: Vec<_> = mistaken(names.map(str::to_owned)).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        ["HOMEHOST_MESH_PORT_MAPPING: this is no setting and counts nothing; \
+          did you mean HOMEHOST__MESH__PORT_MAPPING?"]
+    );
+    let mixed = mistaken(["HOMEHOST_MESH__NETWORK".to_owned(), "HOMEHOST__LOG".to_owned()]);
+    assert_eq!(mixed.len(), 1, "{mixed:?}");
+}
+
+#[test]
 fn later_layers_count_and_each_value_knows_its_own() {
     let file = parse("c.toml", "log = \"warn\"\n[mesh]\nnetwork = \"a\"\nmdns = false\n").unwrap();
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());

@@ -85,6 +85,10 @@ fn each_fault_is_named_with_its_level_and_the_next_step() {
             f.silent = Some("refused".into());
         }),
         ("settings", Level::Amber, "config check", |f| f.settings = Some("config.toml:1".into())),
+        ("settings", Level::Red, "config check", |f| {
+            f.settings = Some("config.toml:1".into());
+            f.running = None;
+        }),
         ("identity", Level::Amber, "homehost up", |f| f.identity = None),
         ("identity", Level::Red, "restore", |f| f.identity = Some(Err("damaged".into()))),
         ("identity", Level::Amber, "recovery-phrase show", |f| {
