@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::control::Place;
 use crate::deny_file::{DENY_FILE, text};
-use crate::views::{DenyView, PeerView, StatusView, table};
+use crate::views::{DenyView, PeerView, StatusView, entries, table};
 use crate::{Args, Command, Failure};
 
 /// Longest wait for the running node, which is on this machine.
@@ -143,7 +143,7 @@ fn current(path: &Path, folder: &Path) -> anyhow::Result<String> {
         "{} is gone, and a new one would let in whom the running node still keeps out, which is \
          {}; put a copy of the file back, or make an empty one to let everybody in",
         path.display(),
-        format_args!("{} entries", deny.entries)
+        entries(deny.entries)
     );
     Err(Failure::Usage(text).into())
 }
@@ -206,7 +206,7 @@ fn take_effect(folder: &Path, path: &Path, out: &mut impl io::Write) -> anyhow::
     }
     match state.problem {
         Some(problem) => Err(Failure::DenyList(problem).into()),
-        None => Ok(writeln!(out, "the running node keeps out {} entries", state.entries)?),
+        None => Ok(writeln!(out, "the running node keeps out {}", entries(state.entries))?),
     }
 }
 

@@ -52,8 +52,10 @@ impl std::fmt::Display for StatusView {
         }
         writeln!(
             f,
-            "connected {} hosts, {} bootstrap nodes, {} clients",
-            self.hosts, self.bootstrap_nodes, self.clients
+            "connected {}, {}, {}",
+            count(self.hosts, "host", "hosts"),
+            count(self.bootstrap_nodes, "bootstrap node", "bootstrap nodes"),
+            count(self.clients, "client", "clients")
         )?;
         match self.joins {
             0 => writeln!(f, "joins     none yet")?,
@@ -69,7 +71,7 @@ impl std::fmt::Display for StatusView {
             bytes(self.received_bytes),
             bytes(self.sent_bytes)
         )?;
-        write!(f, "deny list {} entries of {}", self.deny.entries, self.deny.file)?;
+        write!(f, "deny list {} of {}", entries(self.deny.entries), self.deny.file)?;
         match &self.deny.problem {
             Some(problem) => write!(f, "\n          {problem}; the list as it was before holds"),
             None => Ok(()),
@@ -101,6 +103,16 @@ pub(crate) fn table(peers: &[PeerView]) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A number of things.
+fn count(n: usize, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
+}
+
+/// A number of entries of the deny list.
+pub(crate) fn entries(n: usize) -> String {
+    count(n, "entry", "entries")
 }
 
 /// A time span in its two largest units.
