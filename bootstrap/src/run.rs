@@ -86,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Before anything else, so that a stop during the start is not missed.
     let mut stop = std::pin::pin!(stop_signal()?);
     #[cfg(unix)]
-    make_room_for_connections();
+    homehost_runtime::make_room_for_files(FILES);
     let data_dir = args.folder()?;
     let folder = Folder::open(data_dir)?;
     let seed = folder.seed()?;
@@ -172,26 +172,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     match tasks.failure() {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
-    }
-}
-
-/// Takes as many open files as the system lets it have, up to what all
-/// connections need: a shell's usual 1,024 would be the limit otherwise.
-#[cfg(unix)]
-fn make_room_for_connections() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(FILES).min(FILES);
-    if limit.current.is_some_and(|now| now < most) {
-        limit.current = Some(most);
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::debug!(%error, "cannot have more open files");
-        }
-    }
-    if let Some(now) = getrlimit(Resource::Nofile).current.filter(|now| *now < FILES) {
-        tracing::warn!(
-            "only {now} files may be open, and each connection is one: raise the limit to {FILES}"
-        );
     }
 }
 

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use homehost_api::ErrorKind;
 
 use crate::Token;
+use crate::connections::Owner;
 use crate::problem::Problem;
 
 /// The names under which this server may be addressed.
@@ -65,6 +66,9 @@ pub(crate) async fn bearer(State(token): State<Token>, request: Request, next: N
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
     if shown.is_some_and(|shown| token.matches(shown)) {
+        if let Some(owner) = request.extensions().get::<Owner>() {
+            owner.shown();
+        }
         return next.run(request).await;
     }
     let problem = Problem::new(

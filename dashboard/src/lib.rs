@@ -5,8 +5,10 @@
 //! the owner visits can send requests to loopback. So every request must name
 //! this server in `Host` (against DNS rebinding), must not come from another
 //! origin, and everything but health and metrics needs the bearer token that
-//! only the owner can read.
+//! only the owner can read. And any program of this machine can connect and say
+//! nothing, so connections are bounded and those without the token give way.
 
+mod connections;
 mod guard;
 mod problem;
 mod routes;
@@ -73,7 +75,8 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
-    axum::serve(listener, router(api, token, address)).with_graceful_shutdown(stop).await
+    connections::serve(listener, router(api, token, address), stop).await;
+    Ok(())
 }
 
 fn router(api: Arc<dyn NodeApi>, token: Token, address: SocketAddr) -> Router {

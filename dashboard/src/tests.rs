@@ -12,6 +12,8 @@ use homehost_api::{
     Principal, Receipt, Server, ServerReach,
 };
 use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -194,4 +196,66 @@ async fn a_stream_says_that_it_ended() {
     assert_eq!(status, StatusCode::OK);
     assert!(body.contains("event: line\ndata: {\"seq\":1"), "{body}");
     assert!(body.ends_with("event: end\ndata: {}\n\n"), "{body}");
+}
+
+/// A listener of its own that is served, and where it is.
+async fn served() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = Token::new("secret".into());
+    tokio::spawn(serve(listener, Arc::new(Nobody), token, std::future::pending()));
+    address
+}
+
+/// The status of an answer on a connection that stays open.
+async fn ask_on(stream: &mut TcpStream, address: SocketAddr, token: &str) -> Option<String> {
+    let request = format!(
+        "GET /api/v1/peers HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut bytes = [0; 4096];
+    let n = stream.read(&mut bytes).await.ok()?;
+    let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
+    text.split(' ').nth(1).map(str::to_owned)
+}
+
+#[tokio::test]
+async fn strangers_give_way_and_the_owner_stays() {
+    let address = served().await;
+    let mut owner = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask_on(&mut owner, address, "secret").await.as_deref(), Some("200"));
+    let mut strangers = Vec::new();
+    for n in 0..2 * connections::CONNECTIONS_MAX {
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        // Half of them say something, and have no token.
+        if n % 2 == 0 {
+            assert_eq!(ask_on(&mut stranger, address, "wrong").await.as_deref(), Some("401"));
+        }
+        strangers.push(stranger);
+    }
+    assert_eq!(ask_on(&mut owner, address, "secret").await.as_deref(), Some("200"));
+    let mut another = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask_on(&mut another, address, "secret").await.as_deref(), Some("200"));
+    // The first are those that went.
+    assert_eq!(ask_on(&mut strangers[0], address, "wrong").await, None);
+    let last = strangers.last_mut().unwrap();
+    assert_eq!(ask_on(last, address, "wrong").await.as_deref(), Some("401"));
+}
+
+#[tokio::test]
+async fn the_owner_alone_cannot_have_more_than_there_is_place_for() {
+    let address = served().await;
+    let mut owners = Vec::new();
+    for _ in 0..connections::CONNECTIONS_MAX {
+        let mut owner = TcpStream::connect(address).await.unwrap();
+        assert_eq!(ask_on(&mut owner, address, "secret").await.as_deref(), Some("200"));
+        owners.push(owner);
+    }
+    let mut late = TcpStream::connect(address).await.unwrap();
+    let mut waits = std::pin::pin!(ask_on(&mut late, address, "secret"));
+    assert!(futures::poll!(waits.as_mut()).is_pending());
+    assert_eq!(ask_on(&mut owners[0], address, "secret").await.as_deref(), Some("200"));
+    assert!(futures::poll!(waits.as_mut()).is_pending());
+    owners.pop();
+    assert_eq!(waits.await.as_deref(), Some("200"));
 }

@@ -51,15 +51,15 @@ fn heavy_dependencies_stay_in_their_crates() {
         ("gamedig", &["homehost-hosting"]),
         ("axum", &["homehost-dashboard", "homehost-bootstrap"]),
         ("ed25519-dalek", &["homehost-protocol"]),
-        ("hyper", &["homehost"]),
+        ("hyper", &["homehost", "homehost-dashboard"]),
         ("clap", &["homehost", "homehost-bootstrap"]),
         ("windows-sys", &["homehost-hosting", "homehost-runtime"]),
         (
             "rustix",
             &[
                 "homehost",
-                "homehost-bootstrap",
                 "homehost-hosting",
+                "homehost-runtime",
                 "homehost-store",
                 "homehost-tests",
             ],

@@ -129,3 +129,47 @@ fn a_watcher_sees_a_row_come_and_go() {
         (event["change"] == "gone" && event["id"] == server["id"]).then_some(())
     });
 }
+
+/// Any program of this machine may connect to loopback, a game among them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_crowd_that_says_nothing_does_not_deafen_the_api() {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    const CROWD: usize = 1100;
+    const OF_A_SHELL: u64 = 1024;
+    homehost_runtime::make_room_for_files(4096);
+    let test = Test::new();
+    let node = test.node("node", &[]);
+    let pid = i32::try_from(node.pid()).ok().and_then(Pid::from_raw);
+    // The node has taken what it needs, as the system let it.
+    let own = getrlimit(Resource::Nofile).maximum.unwrap_or(4096).min(4096);
+    let few = Rlimit { current: Some(OF_A_SHELL), maximum: Some(OF_A_SHELL) };
+    let before = prlimit(pid, Resource::Nofile, few).expect("it is ours");
+    assert!(before.current.is_none_or(|files| files >= own), "{before:?}");
+
+    let (address, _) = node.http();
+    let mut crowd: Vec<_> = (0..CROWD)
+        .map(|n| {
+            let connected = TcpStream::connect_timeout(&address, Duration::from_secs(5));
+            let mut stream = connected.unwrap_or_else(|error| panic!("{n}: {error}"));
+            // It may be pushed out already.
+            let _ = stream.write_all(b"GET /api/v1/sta");
+            stream
+        })
+        .collect();
+    assert_eq!(node.get("/api/v1/status").status, 200);
+    assert!(node.ok(&["status"])["pid"].is_u64());
+    // Also those that nobody else pushed out go.
+    for stream in &mut crowd {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("the time is not zero");
+        let ended = match stream.read(&mut [0; 1024]) {
+            Ok(_) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        };
+        assert!(ended, "somebody who says nothing keeps a place");
+    }
+}

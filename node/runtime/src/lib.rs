@@ -8,6 +8,8 @@
 mod backoff;
 mod clock;
 pub mod files;
+#[cfg(unix)]
+mod open_files;
 #[cfg(windows)]
 mod owner_only;
 mod shutdown;
@@ -17,6 +19,8 @@ pub mod udp;
 
 pub use backoff::Backoff;
 pub use clock::wall_ms;
+#[cfg(unix)]
+pub use open_files::make_room_for_files;
 #[cfg(windows)]
 pub use owner_only::OwnerOnly;
 pub use shutdown::{Shutdown, ShutdownHandle};

@@ -31,6 +31,11 @@ use crate::place;
 /// are normal here, as of being alone, which is said in plain words already.
 const LOG_DEFAULT: &str = "warn,libp2p=error,homehost=info";
 
+/// Open files: some hundred connections of the mesh and its dials, the API's, and
+/// a handful for each game.
+#[cfg(unix)]
+const FILES: u64 = 4096;
+
 /// How often the state of the mesh is looked at for the person who watches.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -192,6 +197,8 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
     if args.detached {
         detach::leave_terminal();
     }
+    #[cfg(unix)]
+    homehost_runtime::make_room_for_files(FILES);
     let config = UpConfig {
         data_dir: data_dir.clone(),
         listen: loaded.config.listen(),
