@@ -73,6 +73,8 @@ pub(crate) struct Control {
     pub(crate) reports: watch_channel::Receiver<Reports>,
     pub(crate) repairs: Arc<RepairStats>,
     pub(crate) clock: ClockHandle,
+    /// A sentence when servers were lost with the ledger before this start.
+    pub(crate) lost: Option<String>,
     pub(crate) audit: Audit,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ready: AtomicBool,

@@ -111,7 +111,13 @@ impl Daemon {
         let keys = Arc::new(Keys::new(identity, network.clone()));
 
         let tasks = Tasks::default();
+        let lost = crate::lost::servers_without_ledger(&config.data_dir);
         let ledger = Ledger::open(&folder, &tasks).map_err(|error| exit::opening(&error))?;
+        // Only now: a ledger that cannot be made either is said by itself.
+        let lost = lost.map(|folders| crate::lost::began_anew(&folders));
+        if let Some(lost) = &lost {
+            tracing::warn!("{lost}");
+        }
         let (replica, opened) =
             Replica::open(&folder, &tasks).map_err(|error| exit::opening(&error))?;
         if let Some(healed) = opened.healed {
@@ -222,6 +228,7 @@ impl Daemon {
             reports,
             repairs,
             clock,
+            lost,
             audit: Audit::new(ledger.clone()),
             registry: Arc::new(registry),
             ready: AtomicBool::new(false),

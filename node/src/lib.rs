@@ -12,5 +12,6 @@ mod doctor;
 mod exit;
 mod identity;
 mod log_file;
+mod lost;
 mod place;
 mod wire;

@@ -54,6 +54,33 @@ fn a_damaged_identity_is_explained_and_not_replaced() {
 }
 
 #[test]
+fn an_empty_ledger_is_refused_and_a_missing_one_is_missed() {
+    let test = Test::new();
+    let mut node = test.node("node", &[]);
+    assert_eq!(node.add(&Game::stand_in(&test, "Kept", 0)).code, Some(0));
+    node.down();
+    let ledger = node.data_dir().join("store/ledger.redb");
+    let good = fs::read(&ledger).expect("the ledger is there");
+    // What a power cut leaves of a file.
+    fs::write(&ledger, "").expect("it is ours");
+    let text = refused(&node, 1);
+    assert!(text.contains("0 bytes") && text.contains("backup"), "{text}");
+    assert_eq!(fs::read(&ledger).expect("it is there"), b"", "it is left for the owner to see");
+
+    fs::remove_file(&ledger).expect("it is ours");
+    node.start();
+    let attention = node.ok(&["status"])["attention"].to_string();
+    assert!(attention.contains("ledger.redb was missing"), "{attention}");
+    assert_eq!(node.ok(&["server", "ls"]).as_array().map(Vec::len), Some(0));
+    node.down();
+    fs::write(&ledger, good).expect("it is ours");
+    node.start();
+    assert_eq!(node.ok(&["server", "ls"])[0]["name"], "Kept");
+    let attention = node.ok(&["status"])["attention"].to_string();
+    assert!(!attention.contains("missing"), "{attention}");
+}
+
+#[test]
 fn a_taken_api_port_is_explained() {
     let test = Test::new();
     let node = test.stopped_node("node", &[]);

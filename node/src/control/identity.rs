@@ -81,7 +81,7 @@ impl Control {
         let phrase = (view.phrase == PhraseState::NotYet).then(|| NO_PHRASE.to_owned());
         let conflict = self.keys.conflict().map(|fork| fork.advice().to_owned());
         let clock = self.clock.attention();
-        let keys = [conflict, view.ended, clock, phrase].into_iter().flatten();
+        let keys = [conflict, view.ended, self.lost.clone(), clock, phrase].into_iter().flatten();
         keys.chain(self.settings.attention()).collect()
     }
 

@@ -80,8 +80,13 @@ impl DataDir {
 
     /// The folder of the stores.
     pub(crate) fn store(&self) -> PathBuf {
-        self.inner.path.join(STORE_FOLDER)
+        store_in(&self.inner.path)
     }
+}
+
+/// The folder of the stores in a data folder that need not be ours.
+pub(crate) fn store_in(data_dir: &Path) -> PathBuf {
+    data_dir.join(STORE_FOLDER)
 }
 
 fn lock(folder: &Path) -> Result<File, OpenError> {

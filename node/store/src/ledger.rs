@@ -12,6 +12,8 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use homehost_runtime::Tasks;
 use tokio::sync::{mpsc, oneshot};
 
@@ -179,6 +181,14 @@ impl Ledger {
             }
         });
         Ok(Self { commands })
+    }
+
+    /// Whether a data folder has a ledger, sound or not; [`Ledger::open`] makes
+    /// one where there is none. Blocks.
+    pub fn exists(data_dir: &Path) -> bool {
+        // What cannot be looked at is not taken for absent.
+        let looked = std::fs::symlink_metadata(engine::file_in(data_dir));
+        !looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
     /// The value of a key.

@@ -1,6 +1,7 @@
 //! The side of the ledger that owns the database: rounds of commands, and a new
 //! start of the database after an I/O error.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use homehost_runtime::files::sync_folder;
@@ -8,7 +9,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 
 use super::{Batch, Begin, Command, End, Reply, Scan, Table, schema};
 use crate::error::Fault;
-use crate::{DataDir, OpenError, Row, StoreError};
+use crate::{DataDir, OpenError, Row, StoreError, dir};
 
 /// The database's file in the store's folder.
 const FILE: &str = "ledger.redb";
@@ -56,12 +57,29 @@ enum Done {
     Sequence(Result<u64, StoreError>),
 }
 
+/// The ledger's file in a data folder.
+pub(super) fn file_in(data_dir: &Path) -> PathBuf {
+    dir::store_in(data_dir).join(FILE)
+}
+
 fn open_file(path: &Path) -> Result<Database, redb::Error> {
     Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
 }
 
-fn file_bytes(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+/// Length of the ledger's file; none when there is no ledger yet.
+///
+/// A ledger is made whole and then gets its name, so that one without a single
+/// byte was not cut short in the making: a power cut or the disk took what was in
+/// it, and a new one in its place would hide that.
+fn length_of(path: &Path) -> Result<Option<u64>, OpenError> {
+    match std::fs::symlink_metadata(path).and_then(|_| std::fs::metadata(path)) {
+        Ok(file) if file.len() == 0 => {
+            Err(OpenError::of(path, Fault::Damaged("it is empty, with 0 bytes".to_owned())))
+        }
+        Ok(file) => Ok(Some(file.len())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OpenError::io(path, error)),
+    }
 }
 
 /// Makes an empty ledger under another name first: one that was cut short, by a
@@ -69,7 +87,7 @@ fn file_bytes(path: &Path) -> u64 {
 fn create(folder: &Path, path: &Path, opener: &Opener) -> Result<(), Fault> {
     let new = folder.join(NEW_FILE);
     match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(Fault::of_io(error));
         }
         _ => {}
@@ -89,13 +107,16 @@ impl Engine {
     pub(super) fn open_with(folder: &Path, opener: Opener) -> Result<Self, OpenError> {
         let path = folder.join(FILE);
         let failed = |fault| OpenError::of(&path, fault);
-        let mut length = file_bytes(&path);
-        if length == 0 {
-            Fault::guard(|| create(folder, &path, &opener)).map_err(failed)?;
-            length = file_bytes(&path);
-        } else {
-            schema::refuse_newer(&path)?;
-        }
+        let length = match length_of(&path)? {
+            Some(length) => {
+                schema::refuse_newer(&path)?;
+                length
+            }
+            None => {
+                Fault::guard(|| create(folder, &path, &opener)).map_err(failed)?;
+                length_of(&path)?.unwrap_or_default()
+            }
+        };
         let mut database =
             Fault::guard(|| opener(&path).map_err(Fault::of_redb)).map_err(failed)?;
         if length <= VERIFY_BYTES_MAX {

@@ -231,6 +231,7 @@ async fn a_damaged_ledger_is_an_error_that_explains_itself_and_changes_nothing()
         ("all pages", garbled(4096, sound.len())),
         ("truncated", sound[..sound.len() / 2].to_vec()),
         ("a few bytes", sound[..100].to_vec()),
+        ("not one byte", Vec::new()),
         ("another file", b"this is not a database at all".repeat(400)),
     ];
     for (name, bytes) in damaged {
@@ -247,6 +248,19 @@ async fn a_damaged_ledger_is_an_error_that_explains_itself_and_changes_nothing()
     fs::write(&file, &sound).unwrap();
     let ledger = open(temp.path());
     assert!(ledger.get(Table::Servers, b"key 7").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_ledger_is_made_only_where_there_is_none() {
+    let temp = tempfile::tempdir().unwrap();
+    assert!(!Ledger::exists(temp.path()));
+    let file = closed(temp.path()).await;
+    assert!(Ledger::exists(temp.path()));
+    fs::write(&file, "").unwrap();
+    assert!(Ledger::exists(temp.path()), "an empty one is there, too");
+    fs::remove_file(&file).unwrap();
+    let ledger = open(temp.path());
+    assert_eq!(ledger.get(Table::Servers, b"key 7").await.unwrap(), None);
 }
 
 #[tokio::test]
