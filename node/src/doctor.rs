@@ -68,6 +68,9 @@ pub(crate) struct Facts {
     pub(crate) clock: Clock,
     /// Damaged stores that were moved aside.
     pub(crate) damaged_stores: usize,
+    /// Why a node would not start on the stores, or would not find in them what
+    /// was there; of a node that runs, none.
+    pub(crate) store_problem: Option<String>,
     /// Why the node's ports cannot be had, by name; of a node that runs, none.
     pub(crate) ports: Vec<(String, Option<String>)>,
     /// What only a running node knows.
@@ -83,6 +86,8 @@ pub(crate) struct Disk {
     pub(crate) free: Option<u64>,
     /// Why nothing can be written.
     pub(crate) problem: Option<String>,
+    /// What is no folder where the data folder should be, or one above it.
+    pub(crate) in_the_way: Option<String>,
 }
 
 /// What tells of the clock.
@@ -123,7 +128,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(identity(facts));
     findings.push(disk(&facts.disk));
     findings.push(clock(facts.clock));
-    findings.push(store(facts.damaged_stores));
+    findings.push(store(facts));
     findings.extend(facts.ports.iter().map(|(name, problem)| port(name, problem.as_deref())));
     if let Some(running) = &facts.running {
         findings.push(peers(running));
@@ -184,6 +189,11 @@ fn identity(facts: &Facts) -> Finding {
 }
 
 fn disk(disk: &Disk) -> Finding {
+    if let Some(path) = &disk.in_the_way {
+        let said = format!("{path} is no folder, so nothing can be kept there");
+        let next = "move it away, or give another folder with --data-dir";
+        return finding("disk", Level::Red, said, next);
+    }
     if let Some(problem) = &disk.problem {
         let said = format!("nothing can be written to the data folder: {problem}");
         let next = "make it writable for the user of the node, or free some space";
@@ -253,15 +263,19 @@ fn count_u64(n: u64, noun: &str) -> String {
     count(usize::try_from(n).unwrap_or(usize::MAX), noun)
 }
 
-fn store(damaged: usize) -> Finding {
-    match damaged {
+fn store(facts: &Facts) -> Finding {
+    if let Some(problem) = &facts.store_problem {
+        // It says itself what to do.
+        return finding("store", Level::Red, problem, "");
+    }
+    match facts.damaged_stores {
         0 => finding("store", Level::Green, "nothing was damaged", ""),
         _ => finding(
             "store",
             Level::Amber,
             format!(
                 "{} of what others said was damaged and moved aside; the mesh gives it back",
-                count(damaged, "copy").replace("copys", "copies")
+                count(facts.damaged_stores, "copy").replace("copys", "copies")
             ),
             "look at the disk if it happens again; store/replica.damaged-… may be deleted",
         ),

@@ -30,6 +30,15 @@ pub(crate) fn servers_without_ledger(data_dir: &Path) -> Option<String> {
     }
 }
 
+/// What is said before a node begins with an empty ledger.
+pub(crate) fn will_begin_anew(folders: &str) -> String {
+    format!(
+        "store/ledger.redb is missing, and servers/ still holds the files of {folders}: put the \
+         ledger back from a backup before the next `homehost up`, which begins with an empty list \
+         of servers"
+    )
+}
+
 /// What is said once a node began with an empty ledger.
 pub(crate) fn began_anew(folders: &str) -> String {
     format!(

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::time::Duration;
 
-use homehost_tests::{Game, Test};
+use homehost_tests::{Game, Node, Test, run};
 use serde_json::Value;
 
 const UNHEALTHY: i32 = 9;
@@ -72,12 +73,55 @@ fn what_is_red_ends_with_9_and_says_what_to_do() {
     assert_eq!(level(&answer.json(), "identity"), "red");
 }
 
+/// What `up` and the doctor say of a node at rest.
+#[track_caller]
+fn refused_and_red(node: &Node<'_>, code: i32, check: &str, word: &str) {
+    let answer = node.cli(&["doctor"]);
+    assert_eq!(answer.code, Some(UNHEALTHY), "{answer:?}");
+    let report = answer.json();
+    assert_eq!(level(&report, check), "red", "{report}");
+    let findings = report["findings"].as_array().expect("a list");
+    let found = findings.iter().find(|finding| finding["check"] == check).expect("it is there");
+    assert!(found["said"].as_str().is_some_and(|said| said.contains(word)), "{found}");
+    let answer = run(&mut node.up_command(), Duration::from_secs(30));
+    assert_eq!(answer.code, Some(code), "{answer:?}");
+}
+
+#[test]
+fn what_up_refuses_is_red_before() {
+    let test = Test::new();
+    let mut node = test.node("node", &[]);
+    node.down();
+    assert_eq!(level(&node.ok(&["doctor"]), "store"), "green");
+    let ledger = node.data_dir().join("store/ledger.redb");
+    let sound = fs::read(&ledger).expect("the ledger is there");
+    for damaged in [&[][..], &sound[..sound.len() / 2], &vec![0; sound.len()][..]] {
+        fs::write(&ledger, damaged).expect("it is ours");
+        refused_and_red(&node, 1, "store", "damaged");
+        assert!(fs::read(&ledger).expect("it is there") == damaged, "looking changes nothing");
+    }
+    fs::write(&ledger, &sound).expect("it is ours");
+    let schema = node.data_dir().join("store/replica/SCHEMA");
+    fs::write(&schema, "999\n").expect("it is ours");
+    refused_and_red(&node, 2, "store", "newer homehost");
+    fs::write(&schema, "1\n").expect("it is ours");
+    assert_eq!(level(&node.ok(&["doctor"]), "store"), "green");
+    node.start();
+    node.down();
+
+    let file = test.folder().join("file");
+    fs::write(&file, "no folder").expect("it is ours");
+    for path in [file.clone(), file.join("below")] {
+        node.set_data_dir(path);
+        refused_and_red(&node, 1, "disk", "no folder");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_bundle_holds_what_helps_and_nothing_that_was_planted() {
-    use std::time::Duration;
+    use homehost_tests::eventually;
 
-    use homehost_tests::{eventually, run};
     let test = Test::new();
     let mut node = test.stopped_node("geheim-anna", &[]);
     fs::create_dir_all(node.data_dir()).expect("the folder is ours");

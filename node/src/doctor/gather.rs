@@ -12,14 +12,15 @@ use homehost_api::{
 use homehost_mesh::Multiaddr;
 use homehost_protocol::Scope;
 use homehost_runtime::wall_ms;
-use homehost_store::DataDir;
+use homehost_store::{DataDir, Ledger, Replica};
 
 use super::{Clock, Disk, Facts, Running};
 use crate::cli::client::{Client, segment};
 use crate::config::{self, BOOTSTRAP, Config, file};
 use crate::control::identity;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::identity::Identity;
+use crate::lost;
 use crate::wire::join::ip_of;
 
 /// Longest wait for one answer of the node: a doctor does not hang with it.
@@ -65,7 +66,7 @@ pub(crate) async fn gather(data_dir: &Path) -> (Facts, Answers) {
 }
 
 async fn ask(client: &Client, answers: &mut Answers) -> Result<(), Failure> {
-    let late = || crate::exit::failure(ErrorKind::Timeout, "it took too long");
+    let late = || exit::failure(ErrorKind::Timeout, "it took too long");
     let status = tokio::time::timeout(ANSWER, client.get("/api/v1/status")).await;
     answers.status = Some(status.map_err(|_| late())??);
     answers.identity = get(client, "/api/v1/identity").await;
@@ -107,6 +108,7 @@ fn at_hand(data_dir: &Path, at_rest: bool) -> Facts {
         disk: disk(data_dir),
         clock: Clock { files_ahead_ms: files_ahead(data_dir), ..Clock::default() },
         damaged_stores: damaged(data_dir),
+        store_problem: if at_rest { store_problem(data_dir) } else { None },
         ports: if at_rest { ports(&config) } else { Vec::new() },
         running: None,
         silent: None,
@@ -151,8 +153,15 @@ fn take_in(facts: &mut Facts, answers: &Answers) {
 
 fn disk(data_dir: &Path) -> Disk {
     // A folder that is still to be made lies on the disk of the one above it.
-    let there = data_dir.ancestors().find(|folder| folder.is_dir());
+    let there = data_dir.ancestors().find(|path| {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        let looked = fs::symlink_metadata(path);
+        !looked.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+    });
     let Some(folder) = there else { return Disk::default() };
+    if fs::metadata(folder).is_ok_and(|found| !found.is_dir()) {
+        return Disk { in_the_way: Some(folder.display().to_string()), ..Disk::default() };
+    }
     let probe = tempfile::Builder::new().prefix(".doctor-").tempfile_in(folder);
     let written = probe.and_then(|mut file| {
         std::io::Write::write_all(&mut file, &[0; 4096])?;
@@ -161,7 +170,24 @@ fn disk(data_dir: &Path) -> Disk {
     Disk {
         free: fs4::available_space(folder).ok(),
         problem: written.err().map(|error| format!("{}: {error}", folder.display())),
+        in_the_way: None,
     }
+}
+
+/// What `up` would say of the stores; nothing is changed.
+fn store_problem(data_dir: &Path) -> Option<String> {
+    if !data_dir.is_dir() {
+        return None;
+    }
+    let checked = Ledger::check(data_dir).and_then(|()| Replica::check(data_dir));
+    // A node that started meanwhile writes to what was read.
+    if DataDir::is_in_use(data_dir) {
+        return None;
+    }
+    if let Err(error) = checked {
+        return Some(exit::opening(&error).message);
+    }
+    lost::servers_without_ledger(data_dir).map(|folders| lost::will_begin_anew(&folders))
 }
 
 /// How far the newest file that this node wrote is ahead of the clock.

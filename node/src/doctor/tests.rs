@@ -7,7 +7,7 @@ use super::*;
 fn sound() -> Facts {
     Facts {
         identity: Some(Ok(identity_with(PhraseState::WithOwner))),
-        disk: Disk { free: Some(50_000_000_000), problem: None },
+        disk: Disk { free: Some(50_000_000_000), ..Disk::default() },
         running: Some(Running {
             listens: 2,
             peers: 3,
@@ -105,6 +105,8 @@ fn each_fault_is_named_with_its_level_and_the_next_step() {
             f.identity = Some(Ok(identity));
         }),
         ("disk", Level::Red, "writable", |f| f.disk.problem = Some("read-only".into())),
+        ("disk", Level::Red, "--data-dir", |f| f.disk.in_the_way = Some("/srv/file".into())),
+        ("store", Level::Red, "", |f| f.store_problem = Some("damaged".into())),
         ("disk", Level::Red, "saves are in danger", |f| f.disk.free = Some(1_000_000)),
         ("disk", Level::Amber, "soon", |f| f.disk.free = Some(1_000_000_000)),
         ("clock", Level::Red, "NTP", |f| f.clock.files_ahead_ms = 24 * 3_600_000),

@@ -191,6 +191,15 @@ impl Ledger {
         !looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
+    /// What [`Ledger::open`] would refuse of a folder that nobody has, without
+    /// changing anything. Blocks.
+    ///
+    /// # Errors
+    /// As for [`Ledger::open`].
+    pub fn check(data_dir: &Path) -> Result<(), OpenError> {
+        engine::check(data_dir)
+    }
+
     /// The value of a key.
     ///
     /// # Errors

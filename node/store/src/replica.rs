@@ -11,12 +11,14 @@ mod files;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::time::Duration;
 
 use homehost_protocol::limits::ENVELOPE_BYTES_MAX;
 use homehost_runtime::Tasks;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::dir::store_in;
 use crate::{DataDir, OpenError, Row, StoreError};
 use engine::Engine;
 
@@ -98,6 +100,15 @@ impl Replica {
             .map_err(|error| OpenError::io(&dir.store(), error))?;
         tasks.spawn("replica", watch(commands.downgrade(), end, tasks.shutdown()));
         Ok((Self { commands }, opened))
+    }
+
+    /// What [`Replica::open`] would refuse of a folder that nobody has, without
+    /// changing anything. Blocks.
+    ///
+    /// # Errors
+    /// As for [`Replica::open`].
+    pub fn check(data_dir: &Path) -> Result<(), OpenError> {
+        files::check(&store_in(data_dir))
     }
 
     /// All rows, in the order of their keys, those queued before included.

@@ -5,7 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use homehost_runtime::files::sync_folder;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::backends::InMemoryBackend;
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, StorageBackend as _, TableDefinition,
+};
 
 use super::{Batch, Begin, Command, End, Reply, Scan, Table, schema};
 use crate::error::Fault;
@@ -99,6 +102,68 @@ fn create(folder: &Path, path: &Path, opener: &Opener) -> Result<(), Fault> {
     std::fs::rename(&new, path).and_then(|()| sync_folder(folder)).map_err(Fault::of_io)
 }
 
+/// How a database was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Sound,
+    Repaired,
+}
+
+/// Verifies a database that was opened, and makes its tables if they are missing.
+fn verify(database: &mut Database, path: &Path, length: u64) -> Result<Health, OpenError> {
+    let failed = |fault| OpenError::of(path, fault);
+    let mut health = Health::Sound;
+    if length <= VERIFY_BYTES_MAX {
+        let sound = Fault::guard(|| {
+            database.check_integrity().map_err(|error| Fault::of_redb(error.into()))
+        })
+        .map_err(failed)?;
+        if !sound {
+            health = Health::Repaired;
+        }
+    }
+    Fault::guard(|| schema::prepare(database)).map_err(failed)?.map_err(|newer| {
+        OpenError::Newer { path: path.to_owned(), found: newer.found, known: schema::VERSION }
+    })?;
+    Ok(health)
+}
+
+/// What [`Engine::open`] would refuse, found without changing anything: the file
+/// is read, and opened as a copy in memory. One that is too long for that is
+/// looked at as far as reading goes.
+pub(super) fn check(data_dir: &Path) -> Result<(), OpenError> {
+    let path = file_in(data_dir);
+    let Some(length) = length_of(&path)? else { return Ok(()) };
+    schema::refuse_newer(&path)?;
+    if length > VERIFY_BYTES_MAX {
+        return std::fs::File::open(&path).map(drop).map_err(|error| OpenError::io(&path, error));
+    }
+    let bytes = std::fs::read(&path).map_err(|error| OpenError::io(&path, error))?;
+    let mut database = Fault::guard(|| {
+        let copy = InMemoryBackend::new();
+        copy.set_len(bytes.len() as u64)
+            .and_then(|()| copy.write(0, &bytes))
+            .map_err(Fault::of_io)?;
+        let mut builder = Database::builder();
+        let opened = builder.set_cache_size(CACHE_BYTES).create_with_backend(copy);
+        opened.map_err(|error| Fault::of_redb(error.into()))
+    })
+    .map_err(|fault| OpenError::of(&path, fault))
+    .map_err(in_memory)?;
+    verify(&mut database, &path, length).map(drop).map_err(in_memory)
+}
+
+/// Memory does not fail: whatever an engine says of a copy in it is damage, as
+/// that there is nothing where a file goes on.
+fn in_memory(error: OpenError) -> OpenError {
+    match error {
+        OpenError::Other { path, source } => {
+            OpenError::Damaged { path, reason: source.to_string() }
+        }
+        other => other,
+    }
+}
+
 impl Engine {
     pub(super) fn open(dir: &DataDir) -> Result<Self, OpenError> {
         Self::open_with(&dir.store(), Box::new(open_file))
@@ -119,21 +184,12 @@ impl Engine {
         };
         let mut database =
             Fault::guard(|| opener(&path).map_err(Fault::of_redb)).map_err(failed)?;
-        if length <= VERIFY_BYTES_MAX {
-            let sound = Fault::guard(|| {
-                database.check_integrity().map_err(|error| Fault::of_redb(error.into()))
-            })
-            .map_err(failed)?;
-            if !sound {
-                tracing::warn!(
-                    path = %path.display(),
-                    "the ledger was damaged and is repaired; its last changes may be missing"
-                );
-            }
+        if verify(&mut database, &path, length)? == Health::Repaired {
+            tracing::warn!(
+                path = %path.display(),
+                "the ledger was damaged and is repaired; its last changes may be missing"
+            );
         }
-        Fault::guard(|| schema::prepare(&database)).map_err(failed)?.map_err(|newer| {
-            OpenError::Newer { path: path.clone(), found: newer.found, known: schema::VERSION }
-        })?;
         Ok(Self {
             path,
             opener,

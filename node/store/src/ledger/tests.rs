@@ -236,6 +236,8 @@ async fn a_damaged_ledger_is_an_error_that_explains_itself_and_changes_nothing()
     ];
     for (name, bytes) in damaged {
         fs::write(&file, &bytes).unwrap();
+        let checked = Ledger::check(temp.path());
+        assert!(matches!(checked, Err(OpenError::Damaged { .. })), "{name}: {checked:?}");
         let dir = DataDir::open(temp.path()).unwrap();
         match Ledger::open(&dir, &Tasks::default()) {
             Err(error @ OpenError::Damaged { .. }) => {
@@ -248,6 +250,23 @@ async fn a_damaged_ledger_is_an_error_that_explains_itself_and_changes_nothing()
     fs::write(&file, &sound).unwrap();
     let ledger = open(temp.path());
     assert!(ledger.get(Table::Servers, b"key 7").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_check_finds_nothing_wrong_where_nothing_is_and_changes_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    Ledger::check(temp.path()).unwrap();
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    let ledger = open(temp.path());
+    for n in 0..20 {
+        ledger.commit(put("a", &n.to_string())).await.unwrap();
+        // Not closed in order, and sound all the same.
+        let copy = killed_copy(temp.path());
+        let file = copy.path().join("store/ledger.redb");
+        let before = fs::read(&file).unwrap();
+        Ledger::check(copy.path()).unwrap();
+        assert!(fs::read(&file).unwrap() == before, "a check changed the ledger");
+    }
 }
 
 #[tokio::test]
@@ -289,6 +308,7 @@ async fn a_newer_schema_is_refused_untouched() {
     let file = closed(temp.path()).await;
     schema::write_version(&file, schema::VERSION + 1);
     let before = fs::read(&file).unwrap();
+    assert!(matches!(Ledger::check(temp.path()), Err(OpenError::Newer { found: 2, .. })));
     let dir = DataDir::open(temp.path()).unwrap();
     match Ledger::open(&dir, &Tasks::default()) {
         Err(OpenError::Newer { found: 2, known: 1, .. }) => {}

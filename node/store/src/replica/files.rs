@@ -151,32 +151,50 @@ enum Age {
     Old,
 }
 
+/// Says of a replica what [`open`] would refuse, and changes nothing. What it
+/// would heal is no error.
+pub(super) fn check(store: &Path) -> Result<(), OpenError> {
+    let path = store.join(FOLDER);
+    match read_schema(&path) {
+        Err(Stop::Open(error)) => Err(error),
+        Ok(_) | Err(Stop::Damaged(_)) => Ok(()),
+    }
+}
+
+/// The schema version, of which nobody was newer; none when it is not there.
+fn read_schema(path: &Path) -> Result<Option<u32>, Stop> {
+    let text = match fs::read(path.join(SCHEMA_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Stop::of(path, Fault::of_io(error))),
+    };
+    match std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()) {
+        Some(found) if found > VERSION => {
+            Err(Stop::Open(OpenError::Newer { path: path.to_owned(), found, known: VERSION }))
+        }
+        Some(found) => Ok(Some(found)),
+        None => Err(Stop::Damaged("its schema version is not a number".into())),
+    }
+}
+
 fn check_schema(path: &Path) -> Result<Age, Stop> {
     let file = path.join(SCHEMA_FILE);
-    let text = match fs::read(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
+    match read_schema(path)? {
+        None => {
+            match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
                 // It is written before everything else, also when sled is new.
                 Ok(true) => Err(Stop::Damaged("it has no schema version".into())),
                 _ => fs::create_dir_all(path)
                     .and_then(|()| write_private(&file, format!("{VERSION}\n").as_bytes()))
                     .map(|()| Age::New)
                     .map_err(|error| Stop::of(path, Fault::of_io(error))),
-            };
+            }
         }
-        Err(error) => return Err(Stop::of(path, Fault::of_io(error))),
-    };
-    match std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()) {
         // Without a database, making it was cut short.
         Some(VERSION) if path.join("db").exists() => Ok(Age::Old),
         Some(VERSION) => Ok(Age::New),
-        Some(found) if found > VERSION => {
-            Err(Stop::Open(OpenError::Newer { path: path.to_owned(), found, known: VERSION }))
-        }
         // An older one would be brought to this version here; there is none yet.
         Some(older) => Err(Stop::Damaged(format!("there never was a schema {older}"))),
-        None => Err(Stop::Damaged("its schema version is not a number".into())),
     }
 }
 

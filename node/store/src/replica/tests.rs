@@ -202,6 +202,7 @@ async fn a_newer_schema_is_refused_untouched() {
     let folder = temp.path().join("store/replica");
     fs::write(folder.join("SCHEMA"), "2\n").unwrap();
     let before = fs::read(folder.join("db")).unwrap();
+    assert!(matches!(Replica::check(temp.path()), Err(OpenError::Newer { found: 2, .. })));
     match try_open(temp.path()) {
         Err(OpenError::Newer { found: 2, known: 1, .. }) => {}
         other => panic!("{other:?}"),
