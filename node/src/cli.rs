@@ -140,6 +140,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         command => Cli { command, ..cli },
     };
     let data_dir = place::data_dir(cli.common.data_dir)?;
+    place::refuse_others(&data_dir)?;
     let client = || Client::find(&data_dir);
     match cli.command {
         Command::Demo => Ok(()),

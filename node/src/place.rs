@@ -8,6 +8,7 @@ use std::{env, fs, io};
 
 use homehost_api::ErrorKind;
 use homehost_runtime::files::write_private;
+use homehost_store::DataDir;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, failure};
@@ -52,6 +53,28 @@ fn default_dir() -> Option<PathBuf> {
 #[cfg(windows)]
 fn default_dir() -> Option<PathBuf> {
     env::var_os("LOCALAPPDATA").map(|dir| PathBuf::from(dir).join("HomeHost"))
+}
+
+/// Refuses a data folder of another user, into which this one cannot look: all in
+/// it would seem to be absent.
+///
+/// # Errors
+/// [`ErrorKind::Denied`], with what to do.
+pub(crate) fn refuse_others(data_dir: &Path) -> Result<(), Failure> {
+    let closed = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    // A node's lock and its place are its user's alone, and so is its identity.
+    let files = [DataDir::lock_file(data_dir), place_file(data_dir)];
+    let is_closed = files.iter().any(|path| fs::File::open(path).is_err_and(closed))
+        || fs::metadata(data_dir.join("identity").join("chain")).is_err_and(closed);
+    if !is_closed {
+        return Ok(());
+    }
+    let text = format!(
+        "the node in {} belongs to another user: run this as the node's user, or with sudo, or \
+         give another folder with --data-dir",
+        data_dir.display()
+    );
+    Err(failure(ErrorKind::Denied, text))
 }
 
 fn place_file(data_dir: &Path) -> PathBuf {

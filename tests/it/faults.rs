@@ -183,3 +183,46 @@ fn an_api_beyond_loopback_is_refused() {
     );
     assert!(answer.refusal(2).contains("loopback"), "{answer:?}");
 }
+
+#[cfg(unix)]
+#[test]
+fn another_user_is_not_told_that_there_is_no_node() {
+    let test = Test::new();
+    let mut node = test.node("node", &[]);
+    another_user_is_refused(&node);
+    assert_eq!(node.ok(&["status"])["pid"], node.pid());
+    node.down();
+    another_user_is_refused(&node);
+    assert_eq!(node.cli(&["id"]).code, Some(0), "its own user may");
+}
+
+#[cfg(unix)]
+#[track_caller]
+fn another_user_is_refused(node: &Node<'_>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+
+    const NOBODY: u32 = 65534;
+    // Root passes every door, and can be somebody else; anybody else can shut one.
+    let is_root = rustix::process::geteuid().is_root();
+    let set_mode = |mode| {
+        if !is_root {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(node.data_dir(), mode).expect("it is ours");
+        }
+    };
+    set_mode(0o000);
+    let commands = [&["status"][..], &["server", "ls"], &["id"], &["doctor"], &["down"]];
+    let answers = commands.map(|args| {
+        let mut command = node.command(args);
+        if is_root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        run(&mut command, Duration::from_secs(30))
+    });
+    set_mode(0o711);
+    for answer in answers {
+        let text = answer.refusal(5);
+        assert!(text.contains("another user") && text.contains("sudo"), "{text}");
+    }
+}

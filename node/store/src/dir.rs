@@ -54,6 +54,11 @@ impl DataDir {
         Ok(dir)
     }
 
+    /// The file in a data folder that is locked while a process has it.
+    pub fn lock_file(path: &Path) -> PathBuf {
+        path.join(LOCK_FILE)
+    }
+
     /// Whether some process has the folder at this moment. Blocks.
     pub fn is_in_use(path: &Path) -> bool {
         File::open(path.join(LOCK_FILE))
