@@ -1,5 +1,7 @@
 //! How a command ends: a class with an exit code, and one sentence.
 
+use std::error::Error;
+
 use homehost_api::{ApiError, ErrorKind};
 use homehost_mesh::StartError as MeshError;
 use homehost_store::{OpenError, StoreError};
@@ -14,6 +16,21 @@ pub(crate) fn failure(kind: ErrorKind, text: impl Into<String>) -> Failure {
     ApiError::new(kind, text)
 }
 
+/// An error with all that caused it, in one sentence.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Some errors repeat what caused them.
+        if !text.contains(&said) {
+            text.push_str(&format!(": {said}"));
+        }
+        cause = error.source();
+    }
+    text
+}
+
 pub(crate) fn opening(error: &OpenError) -> Failure {
     let kind = match error {
         OpenError::InUse { .. } => ErrorKind::Conflict,
@@ -21,7 +38,11 @@ pub(crate) fn opening(error: &OpenError) -> Failure {
         OpenError::Newer { .. } => ErrorKind::Usage,
         _ => ErrorKind::Internal,
     };
-    failure(kind, error.to_string())
+    let mut text = with_causes(error);
+    if let OpenError::Other { .. } = error {
+        text.push_str("; look at that path and its disk, or give another folder with --data-dir");
+    }
+    failure(kind, text)
 }
 
 pub(crate) fn storing(error: &StoreError) -> Failure {
@@ -92,5 +113,24 @@ pub(crate) fn next(error: &std::io::Error) -> &'static str {
             "the folder must belong to you and be writable, or give another with --data-dir"
         }
         _ => "look at the folder, or give another with --data-dir",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_caused_an_error_is_said_with_it() {
+        let cause = || Arc::new(std::io::Error::other("the cable is out"));
+        let opened = OpenError::Other { path: PathBuf::from("/srv/homehost"), source: cause() };
+        let text = opening(&opened).message;
+        assert!(text.starts_with("/srv/homehost could not be opened: the cable is out;"), "{text}");
+        assert!(text.contains("--data-dir"), "{text}");
+        let text = storing(&StoreError::Other(cause())).message;
+        assert!(text.ends_with(": the cable is out"), "{text}");
     }
 }

@@ -237,5 +237,5 @@ pub(crate) fn store_error(error: &StoreError) -> ApiError {
         StoreError::Denied => ErrorKind::Denied,
         _ => ErrorKind::Internal,
     };
-    ApiError::new(kind, error.to_string())
+    ApiError::new(kind, crate::exit::with_causes(error))
 }

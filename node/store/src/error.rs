@@ -59,7 +59,7 @@ pub enum OpenError {
         reason: String,
     },
     /// Something else went wrong.
-    #[error("{} could not be opened: look at the cause that follows", path.display())]
+    #[error("{} could not be opened", path.display())]
     Other {
         /// The file or folder.
         path: PathBuf,
