@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use homehost_protocol::rpc::px::{PxRequest, PxResponse};
 use homehost_protocol::{NodeId, Scope};
 use libp2p::identity::Keypair;
-use libp2p::request_response::{self, Message, OutboundRequestId, ResponseChannel};
+use libp2p::request_response::{
+    self, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
+};
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId};
@@ -32,6 +34,10 @@ const BUDGETS_MAX: usize = 4096;
 /// How long a host that knows few waits before it asks the same node again.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
 
+/// The same when it could not say yet where it listens itself, or was not known
+/// yet to whom it asked, as right after a start: others would not be told of it.
+const ASK_SOON: Duration = Duration::from_secs(2);
+
 /// What the actor knows of peer exchange.
 pub(super) struct Px {
     keypair: Keypair,
@@ -39,8 +45,8 @@ pub(super) struct Px {
     budgets: Budgets<NodeId>,
     /// Our own questions under way, one for each bootstrap node at most.
     asked: HashMap<OutboundRequestId, PeerId>,
-    /// When each connected bootstrap node was asked last.
-    asked_at: HashMap<PeerId, Instant>,
+    /// When each connected bootstrap node that was asked may be asked again.
+    again_at: HashMap<PeerId, Instant>,
 }
 
 impl Px {
@@ -50,7 +56,7 @@ impl Px {
             book: Book::default(),
             budgets: Budgets::new(RATE, BUDGETS_MAX),
             asked: HashMap::new(),
-            asked_at: HashMap::new(),
+            again_at: HashMap::new(),
         }
     }
 }
@@ -71,14 +77,13 @@ impl Actor {
     /// The last connection to a peer is gone.
     pub(super) fn px_left(&mut self, peer: &PeerId) {
         self.px.book.left(peer, Instant::now());
-        self.px.asked_at.remove(peer);
+        self.px.again_at.remove(peer);
     }
 
     /// Asks the bootstrap nodes that are connected and were not asked lately.
     pub(super) fn ask_px_again(&mut self, now: Instant) {
-        let due = |at: &Instant| now.saturating_duration_since(*at) >= ASK_AGAIN;
-        let asked = self.px.asked_at.iter().filter(|(_, at)| due(at)).map(|(peer, _)| *peer);
-        for peer in asked.collect::<Vec<_>>() {
+        let due = self.px.again_at.iter().filter(|(_, at)| **at <= now).map(|(peer, _)| *peer);
+        for peer in due.collect::<Vec<_>>() {
             self.ask_px(peer, now);
         }
     }
@@ -88,9 +93,10 @@ impl Actor {
             return;
         }
         let request = PxRequest { record: self.own_record(&peer) };
+        let pause = if request.record.is_some() { ASK_AGAIN } else { ASK_SOON };
         let id = self.swarm.behaviour_mut().px.send_request(&peer, request);
         self.px.asked.insert(id, peer);
-        self.px.asked_at.insert(peer, now);
+        self.px.again_at.insert(peer, now + pause);
     }
 
     /// Where others find us, as far as it is this peer's business.
@@ -127,6 +133,12 @@ impl Actor {
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 self.px.asked.remove(&request_id);
                 tracing::debug!(%peer, %error, "no peers were named");
+                // It may not have heard yet who we are.
+                if let Some(at) = self.px.again_at.get_mut(&peer)
+                    && !matches!(error, OutboundFailure::UnsupportedProtocols)
+                {
+                    *at = (*at).min(Instant::now() + ASK_SOON);
+                }
             }
             Event::InboundFailure { peer, error, .. } => {
                 tracing::debug!(%peer, %error, "a question for peers was not answered");
