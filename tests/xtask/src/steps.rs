@@ -79,13 +79,7 @@ fn machine() -> Done {
 fn net() -> Done {
     need_namespaces()?;
     // Two at a time: each is a network of up to twelve processes.
-    let line = "test --workspace --test net --no-fail-fast -- --test-threads 2";
-    run(&mut cargo(line)).or_else(|_| {
-        // Holes are punched within a second or not: a machine that was busy at
-        // that moment says nothing about routers. What is wrong fails twice.
-        println!("  once more: what failed has to fail twice");
-        run(&mut cargo(line))
-    })
+    run(&mut cargo("test --workspace --test net --no-fail-fast -- --test-threads 2"))
 }
 
 fn need_namespaces() -> Done {
