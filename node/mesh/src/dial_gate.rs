@@ -2,19 +2,17 @@
 //! the address may reach, and how many dials a second.
 //!
 //! Peers tell us of others, and a liar could name the printer of our own
-//! network. It sits below name resolution, so that names do not get around it.
+//! network. The rules are here, without clock or socket; `dial_gate/transport.rs`
+//! puts them around transports.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::pin::Pin;
+mod transport;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
 use homehost_protocol::Scope;
-use libp2p::core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
@@ -22,6 +20,8 @@ use crate::deny::Deny;
 use crate::near::{Holder, NearPlaces, Place};
 use crate::scope;
 use crate::token_bucket::{Rate, TokenBucket};
+
+pub(crate) use transport::{DialGate, Way};
 
 /// Dials to global addresses: an idle node does a few a minute, a start or a
 /// lookup some dozens at once. More would look like a port scan.
@@ -42,6 +42,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long what a peer from afar answered may still be in use after it has
 /// gone: a whole DHT query, and a little.
 const FAR_MEMORY: Duration = Duration::from_secs(10);
+
+/// How much earlier QUIC is dialled than TCP, where both are. Holes are punched
+/// over the transport on which a router was seen, and whoever is seen over TCP
+/// alone cannot meet one who is seen over QUIC alone. A handshake of QUIC fits
+/// into it around the world.
+const QUIC_FIRST: Duration = Duration::from_millis(300);
+
+/// Such dials that are remembered: more are not under way at one time.
+const BY_QUIC_MAX: usize = 64;
 
 tokio::task_local! {
     /// Set while a name is dialled that a person typed.
@@ -76,6 +85,8 @@ struct State {
     global_rate: TokenBucket,
     near_rate: TokenBucket,
     relayed_rate: TokenBucket,
+    /// Machines that are being dialled over QUIC, the last at the end.
+    by_quic: VecDeque<(IpAddr, Instant)>,
 }
 
 /// What may be dialled at the moment; shared by the transport and the actor.
@@ -99,6 +110,7 @@ impl DialRules {
             global_rate: TokenBucket::full(DIAL_RATE, now),
             near_rate: TokenBucket::full(NEAR_RATE, now),
             relayed_rate: TokenBucket::full(RELAYED_RATE, now),
+            by_quic: VecDeque::new(),
         })));
         rules.retype(typed);
         rules
@@ -220,6 +232,23 @@ impl DialRules {
         state.near_rate.reserve(NEAR_RATE, PATIENCE, now).ok_or("too many near dials")
     }
 
+    /// QUIC is tried at a machine: TCP gives way to it.
+    fn dialled_by_quic(&self, ip: IpAddr, now: Instant) {
+        let mut state = self.state();
+        state.by_quic.push_back((ip, now));
+        if state.by_quic.len() > BY_QUIC_MAX {
+            state.by_quic.pop_front();
+        }
+    }
+
+    /// How much longer a dial over TCP lets one over QUIC to the same machine go
+    /// ahead.
+    fn gives_way(&self, ip: IpAddr, now: Instant) -> Duration {
+        let state = self.state();
+        let last = state.by_quic.iter().rev().find(|(of, _)| *of == ip);
+        last.map_or(Duration::ZERO, |(_, at)| (*at + QUIC_FIRST).saturating_duration_since(now))
+    }
+
     /// Whether a name may be looked up: not at a stranger's word.
     fn permits_name(&self, address: Multiaddr) -> bool {
         self.state().typed_names.contains(&scope::without_peer(address))
@@ -247,143 +276,6 @@ impl State {
 fn has_name(address: &Multiaddr) -> bool {
     use libp2p::multiaddr::Protocol::{Dns, Dns4, Dns6, Dnsaddr};
     address.iter().any(|part| matches!(part, Dns(_) | Dns4(_) | Dns6(_) | Dnsaddr(_)))
-}
-
-/// Which addresses a transport is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Those of peers themselves.
-    Direct,
-    /// Those that lead through a relay.
-    Relayed,
-}
-
-/// A transport behind [`DialRules`].
-#[derive(Debug)]
-pub(crate) struct DialGate<T> {
-    inner: T,
-    way: Way,
-    rules: DialRules,
-}
-
-impl<T> DialGate<T> {
-    pub(crate) fn new(inner: T, way: Way, rules: DialRules) -> Self {
-        Self { inner, way, rules }
-    }
-}
-
-impl<T> Transport for DialGate<T>
-where
-    T: Transport<Error = io::Error> + Unpin,
-    T::Dial: Send + 'static,
-    T::Output: Send + 'static,
-{
-    type Output = T::Output;
-    type Error = io::Error;
-    type ListenerUpgrade = T::ListenerUpgrade;
-    type Dial = BoxFuture<'static, io::Result<T::Output>>;
-
-    fn listen_on(
-        &mut self,
-        id: ListenerId,
-        address: Multiaddr,
-    ) -> Result<(), TransportError<io::Error>> {
-        self.inner.listen_on(id, address)
-    }
-
-    fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.inner.remove_listener(id)
-    }
-
-    fn dial(
-        &mut self,
-        address: Multiaddr,
-        opts: DialOpts,
-    ) -> Result<Self::Dial, TransportError<io::Error>> {
-        if (self.way == Way::Relayed) != scope::is_relayed(&address) {
-            return Err(TransportError::MultiaddrNotSupported(address));
-        }
-        match self.rules.permits(&address, Instant::now()) {
-            Ok(Duration::ZERO) => self.inner.dial(address, opts).map(FutureExt::boxed),
-            // No packet leaves before the future is polled.
-            Ok(wait) => self.inner.dial(address, opts).map(|dial| {
-                async move {
-                    tokio::time::sleep(wait).await;
-                    dial.await
-                }
-                .boxed()
-            }),
-            Err(reason) => Ok(ready(Err(io::Error::other(reason))).boxed()),
-        }
-    }
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
-        Pin::new(&mut self.inner).poll(cx)
-    }
-}
-
-/// A transport that resolves names, behind [`DialRules`]: it lets only those
-/// names through that a person typed, and lets them lead where they will.
-#[derive(Debug)]
-pub(crate) struct NameGate<T> {
-    inner: T,
-    rules: DialRules,
-}
-
-impl<T> NameGate<T> {
-    pub(crate) fn new(inner: T, rules: DialRules) -> Self {
-        Self { inner, rules }
-    }
-}
-
-impl<T> Transport for NameGate<T>
-where
-    T: Transport<Error = io::Error> + Unpin,
-    T::Dial: Send + 'static,
-    T::Output: Send + 'static,
-{
-    type Output = T::Output;
-    type Error = io::Error;
-    type ListenerUpgrade = T::ListenerUpgrade;
-    type Dial = BoxFuture<'static, io::Result<T::Output>>;
-
-    fn listen_on(
-        &mut self,
-        id: ListenerId,
-        address: Multiaddr,
-    ) -> Result<(), TransportError<io::Error>> {
-        self.inner.listen_on(id, address)
-    }
-
-    fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.inner.remove_listener(id)
-    }
-
-    fn dial(
-        &mut self,
-        address: Multiaddr,
-        opts: DialOpts,
-    ) -> Result<Self::Dial, TransportError<io::Error>> {
-        if !has_name(&address) {
-            return self.inner.dial(address, opts).map(FutureExt::boxed);
-        }
-        if !self.rules.permits_name(address.clone()) {
-            let refused = io::Error::other("nobody here gave this name");
-            return Ok(ready(Err(refused)).boxed());
-        }
-        // The dials below happen while this future is polled.
-        self.inner.dial(address, opts).map(|dial| TYPED_NAME.scope((), dial).boxed())
-    }
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
-        Pin::new(&mut self.inner).poll(cx)
-    }
 }
 
 #[cfg(test)]
@@ -491,6 +383,23 @@ mod tests {
             assert!(!rules.is_congested(later));
             assert!(rules.permits(&other, later).is_ok());
         }
+    }
+
+    #[test]
+    fn tcp_gives_way_to_quic_to_the_same_machine_and_to_no_other() {
+        let now = Instant::now();
+        let rules = rules(&[], ANYWHERE);
+        let [own, other] = ["8.8.8.8", "9.9.9.9"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(rules.gives_way(own, now), Duration::ZERO);
+        rules.dialled_by_quic(own, now);
+        let later = now + Duration::from_millis(10);
+        assert_eq!(rules.gives_way(own, later), QUIC_FIRST - Duration::from_millis(10));
+        assert_eq!(rules.gives_way(other, later), Duration::ZERO);
+        assert_eq!(rules.gives_way(own, now + QUIC_FIRST), Duration::ZERO);
+        for _ in 0..BY_QUIC_MAX {
+            rules.dialled_by_quic(other, later);
+        }
+        assert_eq!(rules.gives_way(own, later), Duration::ZERO, "what is remembered is bounded");
     }
 
     #[tokio::test]

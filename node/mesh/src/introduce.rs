@@ -4,12 +4,13 @@
 //!
 //! It is two behaviours of libp2p that share the connections between them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::task::{Context, Poll, ready};
 
-use homehost_protocol::Scope;
+use homehost_protocol::{Scope, Transport};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ExternalAddrConfirmed, ExternalAddrExpired};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
@@ -29,6 +30,8 @@ pub(crate) struct Behaviour {
     from_listener: HashSet<ConnectionId>,
     /// Addresses at which a hole might be punched, not yet told.
     candidates: VecDeque<Multiaddr>,
+    /// Ports on which we listen, on whichever interfaces.
+    ports: BTreeSet<(Transport, u16)>,
 }
 
 /// Such addresses that wait; the swarm takes them at once.
@@ -42,6 +45,7 @@ impl Behaviour {
             far_links: HashSet::new(),
             from_listener: HashSet::new(),
             candidates: VecDeque::new(),
+            ports: BTreeSet::new(),
         }
     }
 
@@ -52,8 +56,39 @@ impl Behaviour {
         }
     }
 
+    /// A peer sees us there, on a connection that left from where we listen.
+    fn observed(&mut self, address: &Multiaddr) {
+        let address = scope::without_peer(address.clone());
+        for sibling in siblings(&address, &self.ports) {
+            self.candidate(sibling);
+        }
+        self.candidate(address);
+    }
+
     fn at(&mut self, remote: &Multiaddr) -> &mut identify::Behaviour {
         if is_near(remote) { &mut self.near } else { &mut self.far }
+    }
+}
+
+/// Where a router that keeps the port of one transport would have those of the
+/// other. Peers that see us may all have come by the same, and whoever punches a
+/// hole needs one that both have.
+fn siblings(seen: &Multiaddr, ports: &BTreeSet<(Transport, u16)>) -> Vec<Multiaddr> {
+    let Some(ip) = scope::ip_of(seen) else { return Vec::new() };
+    let Some(kept) = port_of(seen).filter(|port| ports.contains(port)) else { return Vec::new() };
+    let others = ports.iter().filter(|(transport, _)| *transport != kept.0);
+    let address = |(transport, port): &(Transport, u16)| match transport {
+        Transport::Tcp => Multiaddr::from(ip).with(Protocol::Tcp(*port)),
+        Transport::Udp => Multiaddr::from(ip).with(Protocol::Udp(*port)).with(Protocol::QuicV1),
+    };
+    others.map(address).collect()
+}
+
+fn port_of(address: &Multiaddr) -> Option<(Transport, u16)> {
+    match address.iter().nth(1)? {
+        Protocol::Tcp(port) => Some((Transport::Tcp, port)),
+        Protocol::Udp(port) => Some((Transport::Udp, port)),
+        _ => None,
     }
 }
 
@@ -126,6 +161,11 @@ impl NetworkBehaviour for Behaviour {
             }
             _ => {}
         }
+        if let FromSwarm::NewListenAddr(new) = &event
+            && !scope::is_relayed(new.addr)
+        {
+            self.ports.extend(port_of(new.addr));
+        }
         self.near.on_swarm_event(event);
         self.far.on_swarm_event(event);
     }
@@ -160,7 +200,7 @@ impl NetworkBehaviour for Behaviour {
                 ToSwarm::GenerateEvent(identify::Event::Received {
                     connection_id, info, ..
                 }) if self.from_listener.contains(connection_id) => {
-                    self.candidate(scope::without_peer(info.observed_addr.clone()));
+                    self.observed(&info.observed_addr);
                 }
                 _ => {}
             }
@@ -234,6 +274,20 @@ mod tests {
         };
         let heard: HashSet<_> = heard.into_iter().collect();
         assert_eq!(heard, HashSet::from([external, LISTENING[2].parse().unwrap()]));
+    }
+
+    #[test]
+    fn a_router_that_keeps_ports_is_believed_to_keep_those_of_both_transports() {
+        let ports = BTreeSet::from([(Transport::Tcp, 4001), (Transport::Udp, 4002)]);
+        let of = |text: &str| {
+            let of = siblings(&text.parse().unwrap(), &ports);
+            of.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of("/ip4/8.8.8.8/tcp/4001"), ["/ip4/8.8.8.8/udp/4002/quic-v1"]);
+        assert_eq!(of("/ip4/8.8.8.8/udp/4002/quic-v1"), ["/ip4/8.8.8.8/tcp/4001"]);
+        // Another port is a mapping of its own, and says nothing of others.
+        assert_eq!(of("/ip4/8.8.8.8/tcp/33001"), [""; 0]);
+        assert_eq!(of("/ip4/8.8.8.8/tcp/4002"), [""; 0]);
     }
 
     #[test]

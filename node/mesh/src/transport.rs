@@ -17,7 +17,7 @@ use libp2p::{Multiaddr, PeerId, dns, noise, quic, relay, tcp};
 use socket2::{Domain, Socket, Type};
 
 use crate::backlog::Backlog;
-use crate::dial_gate::{DialGate, DialRules, NameGate, Way};
+use crate::dial_gate::{DialGate, DialRules, Way};
 use crate::port_reuse::ReuseOrNew;
 use crate::throttle::Throttle;
 use crate::traffic::Traffic;
@@ -81,7 +81,7 @@ pub(crate) fn build(
     let relayed = relayed.map_or_else(OptionalTransport::none, OptionalTransport::some);
     let named =
         match dns::tokio::Transport::system(direct(keypair, rules.clone(), backlog.clone())?) {
-            Ok(named) => NameGate::new(named.boxed(), rules).boxed(),
+            Ok(named) => DialGate::new(named.boxed(), Way::Named, rules).boxed(),
             Err(error) => {
                 tracing::warn!(%error, "no resolver: bootstrap nodes are reached by address only");
                 direct(keypair, rules, backlog.clone())?.boxed()
