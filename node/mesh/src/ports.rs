@@ -16,6 +16,9 @@ use crate::{MappingFacts, PortProtocol};
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 /// Shortest time between two renewals, whatever the router says.
 const RENEW_LEAST: Duration = Duration::from_secs(30);
+/// Longest: a router that was switched off and on has forgotten all, and says
+/// nothing of it.
+const RENEW_MOST: Duration = Duration::from_secs(600);
 /// First and longest pause after a refusal.
 const AGAIN_FIRST: Duration = Duration::from_secs(10);
 const AGAIN_MOST: Duration = Duration::from_secs(900);
@@ -162,7 +165,8 @@ impl Plan {
         match result {
             Ok(mapped) => {
                 // Half of it, so that one lost answer is no hole.
-                let renew = mapped.lifetime.unwrap_or(LIFETIME).max(RENEW_LEAST * 2) / 2;
+                let half = mapped.lifetime.unwrap_or(LIFETIME) / 2;
+                let renew = half.clamp(RENEW_LEAST, RENEW_MOST);
                 entry.mapped = Some((mapped, now));
                 (entry.failures, entry.problem, entry.due) = (0, None, now + renew);
             }
@@ -315,14 +319,16 @@ mod tests {
                 match router.random.u8(0..8) {
                     0 if wishes.len() < 8 => wishes.push(wish(router.random.u16(30000..30020))),
                     1 => drop(wishes.pop()),
+                    // Somebody pulled its plug.
+                    2 => router.held.clear(),
                     _ => {}
                 }
                 wishes.sort();
                 wishes.dedup();
                 plan.want(&wishes, now);
                 router.serve(&mut plan, now);
-                // Time enough for some refusals in a row.
-                let end = now + Duration::from_secs(600);
+                // Time enough to notice, and for some refusals in a row.
+                let end = now + RENEW_MOST + Duration::from_secs(300);
                 while let Some(next) = plan.next().filter(|next| *next < end) {
                     now = now.max(next);
                     router.serve(&mut plan, now);

@@ -21,6 +21,7 @@ use crate::deny::Deny;
 use crate::dial_gate::DialRules;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::ports::router::Nonces;
 use crate::ports::task::{MeshPorts, PortFacts, Ports};
 use crate::throttle::Throttle;
 use crate::traffic::Traffic;
@@ -126,7 +127,8 @@ pub fn start(
     let (port_facts, forwarded) = watch::channel(PortFacts::default());
     if config.port_mapping && !local {
         let shutdown = tasks.shutdown();
-        let ports = Ports { mesh: wanted, games: wishes, facts: port_facts, shutdown };
+        let nonces = Nonces::of(&config.key_seed);
+        let ports = Ports { mesh: wanted, games: wishes, facts: port_facts, nonces, shutdown };
         tasks.spawn("ports", ports.run());
     }
 

@@ -1,18 +1,18 @@
 //! The router: UPnP, PCP and NAT-PMP, by the crates that know them.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crab_nat::{
     GatewayAddress, InternetProtocol, PortMapping, PortMappingOptions, PortMappingType,
-    TimeoutConfig,
+    TimeoutConfig, VersionCode, natpmp, pcp,
 };
 use homehost_protocol::{Scope, Transport};
 use igd_next::aio::Gateway;
 use igd_next::aio::tokio::Tokio;
 use igd_next::{AddPortError, PortMappingProtocol, SearchOptions};
+use sha2::{Digest as _, Sha256};
 
 use super::{Key, LIFETIME, Mapped, NotMapped, PortWish};
 use crate::PortProtocol;
@@ -46,9 +46,29 @@ enum Way {
     /// PCP, or NAT-PMP where the router knows only that.
     Pcp {
         gateway: Ipv4Addr,
-        held: BTreeMap<Key, PortMapping>,
+        nonces: Nonces,
         nat_pmp: bool,
     },
+}
+
+/// What shows a router that speaks PCP that a mapping is ours (RFC 6887 §11.2):
+/// the same for a port after each start, and nobody else's guess.
+#[derive(Clone, Copy)]
+pub(crate) struct Nonces([u8; 32]);
+
+impl Nonces {
+    /// Those of a node, from the seed of its key.
+    pub(crate) fn of(seed: &[u8; 32]) -> Self {
+        let digest = Sha256::new().chain_update("homehost ports at the router").chain_update(seed);
+        Self(digest.finalize().into())
+    }
+
+    fn of_port(&self, (transport, port): Key) -> pcp::Nonce {
+        let digest = Sha256::new().chain_update(self.0).chain_update(transport.to_string());
+        let digest = digest.chain_update(port.to_be_bytes()).finalize();
+        let mut words = digest.chunks_exact(4).filter_map(|word| word.try_into().ok());
+        std::array::from_fn(|_| u32::from_be_bytes(words.next().unwrap_or_default()))
+    }
 }
 
 /// The machine's way out and its own address on that way, if a router is there
@@ -64,12 +84,16 @@ pub(crate) async fn way_out() -> Option<(Ipv4Addr, Ipv4Addr)> {
 
 impl Router {
     /// Looks for one by UPnP, whose mappings have names, and then by PCP.
-    pub(crate) async fn find(gateway: Ipv4Addr, local: Ipv4Addr) -> Result<Self, NoRouter> {
+    pub(crate) async fn find(
+        gateway: Ipv4Addr,
+        local: Ipv4Addr,
+        nonces: Nonces,
+    ) -> Result<Self, NoRouter> {
         match Self::find_upnp(local).await {
             Ok(router) => return Ok(router),
             Err(error) => tracing::debug!(%error, "no UPnP"),
         }
-        Self::find_pcp(gateway, local).await.map_err(|error| {
+        Self::find_pcp(gateway, local, nonces).await.map_err(|error| {
             tracing::debug!(%error, "no PCP or NAT-PMP");
             "the router answers neither UPnP nor PCP nor NAT-PMP: turn one of them on in its \
              settings"
@@ -94,7 +118,7 @@ impl Router {
         Ok(Self { way: Way::Upnp(gateway), local, external })
     }
 
-    async fn find_pcp(gateway: Ipv4Addr, local: Ipv4Addr) -> Result<Self, String> {
+    async fn find_pcp(gateway: Ipv4Addr, local: Ipv4Addr, nonces: Nonces) -> Result<Self, String> {
         // There is no question but a mapping; the address tells it by NAT-PMP,
         // which every router that has PCP answers with its version at least.
         let at = GatewayAddress::IpV4(gateway);
@@ -104,7 +128,7 @@ impl Router {
             Err(crab_nat::natpmp::Failure::UnsupportedVersion(_)) => (false, None),
             Err(error) => return Err(error.to_string()),
         };
-        Ok(Self { way: Way::Pcp { gateway, held: BTreeMap::new(), nat_pmp }, local, external })
+        Ok(Self { way: Way::Pcp { gateway, nonces, nat_pmp }, local, external })
     }
 
     pub(crate) fn protocol(&self) -> PortProtocol {
@@ -137,8 +161,9 @@ impl Router {
     ) -> Result<Mapped, NotMapped> {
         match &mut self.way {
             Way::Upnp(gateway) => map_upnp(gateway, self.local, wish, external).await,
-            Way::Pcp { gateway, held, nat_pmp } => {
-                let mapping = map_pcp(*gateway, self.local, held, wish, external).await?;
+            Way::Pcp { gateway, nonces, nat_pmp } => {
+                let nonce = nonces.of_port(wish.key());
+                let mapping = map_pcp(*gateway, self.local, nonce, wish, external).await?;
                 if let PortMappingType::Pcp { external_ip, .. } = mapping.mapping_type() {
                     (self.external, *nat_pmp) = (Some(external_ip.to_canonical()), false);
                 }
@@ -161,11 +186,20 @@ impl Router {
                 let removed = within(gateway.remove_port(igd_protocol(key.0), external)).await;
                 tracing::debug!(?key, ?removed, "a port is given back");
             }
-            Way::Pcp { held, .. } => {
-                if let Some(mapping) = held.remove(&key) {
-                    let dropped = within(mapping.try_drop()).await;
-                    tracing::debug!(?key, given = dropped.is_some_and(|d| d.is_ok()), "a port");
-                }
+            Way::Pcp { gateway, nonces, nat_pmp } => {
+                let Some(port) = NonZeroU16::new(key.1) else { return };
+                let (at, protocol) = (GatewayAddress::IpV4(*gateway), pcp_protocol(key.0));
+                let given = if *nat_pmp {
+                    let drop = natpmp::try_drop_mapping(at, protocol, Some(port), Some(TIMEOUTS));
+                    drop.await.map_err(|error| error.to_string())
+                } else {
+                    let nonce = nonces.of_port(key);
+                    let range = pcp::DropMappingRange::Single { internal_port: port, protocol };
+                    let local = self.local.into();
+                    let drop = pcp::try_drop_mapping(at, local, nonce, range, Some(TIMEOUTS));
+                    drop.await.map_err(|error| error.to_string())
+                };
+                tracing::debug!(?key, ?given, "a port is given back");
             }
         }
     }
@@ -208,37 +242,36 @@ async fn map_upnp(
     }
 }
 
+fn pcp_protocol(transport: Transport) -> InternetProtocol {
+    match transport {
+        Transport::Udp => InternetProtocol::Udp,
+        Transport::Tcp => InternetProtocol::Tcp,
+    }
+}
+
+/// Asks for a mapping, or for the same one again: to a router both are one.
 async fn map_pcp(
     gateway: Ipv4Addr,
     local: Ipv4Addr,
-    held: &mut BTreeMap<Key, PortMapping>,
+    nonce: pcp::Nonce,
     wish: &PortWish,
     external: u16,
 ) -> Result<PortMapping, NotMapped> {
     let refused = |error: String| NotMapped::Refused(format!("the router refused: {error}"));
-    let key = wish.key();
-    // A renewal that fails begins anew: the router may have been restarted.
-    if let Some(mut mapping) = held.remove(&key)
-        && mapping.renew().await.is_ok()
-    {
-        held.insert(key, mapping.clone());
-        return Ok(mapping);
-    }
     let port = NonZeroU16::new(wish.port).ok_or_else(|| refused("port 0".into()))?;
-    let protocol = match wish.transport {
-        Transport::Udp => InternetProtocol::Udp,
-        Transport::Tcp => InternetProtocol::Tcp,
-    };
+    let protocol = pcp_protocol(wish.transport);
+    // The router gives another port by itself when this one is taken.
     let options = PortMappingOptions {
         external_port: NonZeroU16::new(external),
         lifetime_seconds: Some(LIFETIME.as_secs() as u32),
         timeout_config: Some(TIMEOUTS),
     };
     let at = GatewayAddress::IpV4(gateway);
-    // The router gives another port by itself when this one is taken.
-    let mapping = PortMapping::new(at, local.into(), protocol, port, options)
-        .await
-        .map_err(|error| refused(error.to_string()))?;
-    held.insert(key, mapping.clone());
-    Ok(mapping)
+    let base = pcp::BaseMapRequest::new(at, local.into(), protocol, port);
+    match pcp::port_mapping(base, Some(nonce), None, options).await {
+        Err(pcp::Failure::UnsupportedVersion(VersionCode::NatPmp)) => {}
+        other => return other.map_err(|error| refused(error.to_string())),
+    }
+    let mapping = natpmp::port_mapping(at, protocol, port, options).await;
+    mapping.map_err(|error| refused(error.to_string()))
 }

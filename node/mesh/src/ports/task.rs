@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use homehost_runtime::Shutdown;
 use tokio::sync::watch;
 
-use super::router::{Router, way_out};
+use super::router::{Nonces, Router, way_out};
 use super::{Job, Plan, PortWish};
 use crate::{MappingFacts, RouterFacts};
 
@@ -44,10 +44,12 @@ pub(crate) struct Ports {
     pub(crate) mesh: watch::Receiver<MeshPorts>,
     pub(crate) games: watch::Receiver<Vec<PortWish>>,
     pub(crate) facts: watch::Sender<PortFacts>,
+    pub(crate) nonces: Nonces,
     pub(crate) shutdown: Shutdown,
 }
 
 struct Keeper {
+    nonces: Nonces,
     plan: Plan,
     router: Option<Router>,
     problem: Option<String>,
@@ -59,6 +61,7 @@ impl Ports {
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
         let now = Instant::now();
         let mut keeper = Keeper {
+            nonces: self.nonces,
             plan: Plan::default(),
             router: None,
             problem: None,
@@ -183,7 +186,7 @@ impl Keeper {
             self.problem = Some("the mesh does not listen towards the router".into());
             return;
         }
-        match Router::find(gateway, local).await {
+        match Router::find(gateway, local, self.nonces).await {
             Ok(router) => {
                 let outside = router.external;
                 tracing::info!(protocol = ?router.protocol(), ?outside, "a router was found");
