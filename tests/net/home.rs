@@ -8,6 +8,7 @@ use std::time::Duration;
 use homehost_tests::{Namespace, Place};
 
 use crate::lab::{End, Lab, ip, nft};
+use crate::pmpd::Pmpd;
 use crate::router::{MESH_PORT, Nat, Router};
 use crate::upnpd::Upnpd;
 use crate::wire::Quality;
@@ -105,6 +106,17 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What a router that forwards on request understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// UPnP first of all.
+    Upnp,
+    /// PCP, for a minute each time.
+    Pcp,
+    /// NAT-PMP alone, for a minute each time: an older router.
+    NatPmp,
+}
+
 /// The internet: one machine that passes packets on between homes, each of
 /// which has blocks of addresses of its own. It knows no way to private ones.
 #[derive(Debug)]
@@ -127,6 +139,7 @@ pub(crate) struct Home {
     pub(crate) host6: Option<Ipv6Addr>,
     number: u8,
     upnpd: Option<Upnpd>,
+    pmpd: Option<Pmpd>,
 }
 
 impl Internet {
@@ -139,17 +152,23 @@ impl Internet {
     /// A home.
     #[track_caller]
     pub(crate) fn home(&self, kind: Kind) -> Home {
-        self.home_with(kind, false)
+        self.home_with(kind, false, Asked::Upnp)
+    }
+
+    /// A home whose router forwards what it is asked to in this language.
+    #[track_caller]
+    pub(crate) fn home_asked_by(&self, asked: Asked) -> Home {
+        self.home_with(Kind::Upnp, false, asked)
     }
 
     /// A home whose router knows its own outside address from within.
     #[track_caller]
     pub(crate) fn home_with_hairpin(&self, kind: Kind) -> Home {
-        self.home_with(kind, true)
+        self.home_with(kind, true, Asked::Upnp)
     }
 
     #[track_caller]
-    fn home_with(&self, kind: Kind, hairpin: bool) -> Home {
+    fn home_with(&self, kind: Kind, hairpin: bool, asked: Asked) -> Home {
         let number = 1 + self.homes.fetch_add(1, Ordering::Relaxed);
         let outside4 = Ipv4Addr::new(20 + number, number, 0, 2);
         let host = self.lab.machine(&format!("{number}-{kind}"));
@@ -161,12 +180,13 @@ impl Internet {
             host6: None,
             number,
             upnpd: None,
+            pmpd: None,
         };
         match kind {
             Kind::Open => self.open(home),
             Kind::Firewall6 => self.firewall6(home),
             Kind::Cgnat => self.cgnat(home),
-            _ => self.behind_router(home, hairpin),
+            _ => self.behind_router(home, hairpin, asked),
         }
     }
 
@@ -217,16 +237,22 @@ impl Internet {
     }
 
     #[track_caller]
-    fn behind_router(&self, mut home: Home, hairpin: bool) -> Home {
+    fn behind_router(&self, mut home: Home, hairpin: bool, asked: Asked) -> Home {
         let router = self.router(&home);
         End::new(&router, "lan").address("192.168.1.1/24");
         inside4(&home.host, HOST);
         self.uplink(&home, End::new(&router, "wan"));
-        let outside = home.outside4.expect("it was given one").to_string();
+        let outside4 = home.outside4.expect("it was given one");
+        let outside = outside4.to_string();
         let rules = Router { nat: home.kind.nat(), outside: &outside, host: HOST, hairpin };
         nft(&router, &rules.rules());
         if home.kind == Kind::Upnp {
-            home.upnpd = Some(Upnpd::start(&router));
+            match asked {
+                Asked::Upnp | Asked::Pcp => {
+                    home.upnpd = Some(Upnpd::start(&router, asked == Asked::Upnp));
+                }
+                Asked::NatPmp => home.pmpd = Some(Pmpd::start(&router, outside4)),
+            }
         }
         home.router = Some(router);
         home

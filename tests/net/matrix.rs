@@ -168,8 +168,11 @@ fn pair(a: Kind, b: Kind) -> Outcome {
             facts["nat"].as_str().is_some_and(|nat| diagnoses(*kind).contains(&nat))
         });
         let passed = begun.elapsed();
+        let in_vain = passed > CONNECTED + DIRECT;
         let settled = match theory(a, b) {
-            Theory::Dial | Theory::Punch => outcome.is_direct() || passed > CONNECTED + DIRECT,
+            Theory::Dial => outcome.is_direct() || in_vain,
+            // That it came through a hole is said a moment after it is there.
+            Theory::Punch => outcome.is_direct() && passed > outcome.took + LOOK * 5 || in_vain,
             Theory::Relay => outcome.path.is_some() || passed > CONNECTED,
         };
         if settled && (known || passed > KNOWN) {

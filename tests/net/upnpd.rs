@@ -9,21 +9,21 @@ use std::time::Duration;
 use homehost_tests::{Namespace, eventually, target_dir};
 use tempfile::TempDir;
 
+/// For how long a router that is short of memory forwards a port.
+pub(crate) const SHORT: Duration = Duration::from_secs(60);
+
 /// It puts what it forwards into these chains of the router's own table.
 const CONFIG: &str = "\
 ext_ifname=wan
 listening_ip=lan
 port=5000
 enable_natpmp=yes
-enable_upnp=yes
 secure_mode=yes
 upnp_table_name=home
 upnp_nat_table_name=home
 upnp_forward_chain=asked
 upnp_nat_chain=asked_in
 upnp_nat_postrouting_chain=asked_out
-min_lifetime=120
-max_lifetime=86400
 uuid=00000000-0000-0000-0000-000000000001
 allow 1024-65535 192.168.1.0/24 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
@@ -38,8 +38,11 @@ pub(crate) struct Upnpd {
 
 impl Upnpd {
     /// Starts it on a router and waits until it takes requests.
+    ///
+    /// Without UPnP it answers PCP and NAT-PMP, and whoever speaks both asks by
+    /// PCP; it promises a port for [`SHORT`].
     #[track_caller]
-    pub(crate) fn start(router: &Namespace) -> Self {
+    pub(crate) fn start(router: &Namespace, upnp: bool) -> Self {
         let program = target_dir().join("test-net/miniupnpd");
         assert!(
             program.exists(),
@@ -48,7 +51,17 @@ impl Upnpd {
         );
         let folder = TempDir::new().expect("a temporary folder can be made");
         let [config, log, pid] = ["config", "log", "pid"].map(|name| folder.path().join(name));
-        fs::write(&config, CONFIG).expect("the folder is ours");
+        let more = match upnp {
+            true => "enable_upnp=yes\nmin_lifetime=120\nmax_lifetime=86400\n".to_owned(),
+            false => {
+                let short = SHORT.as_secs();
+                format!("enable_upnp=no\nmin_lifetime={}\nmax_lifetime={short}\n", short - 1)
+            }
+        };
+        // What is allowed comes last, as in every such file.
+        let (options, rules) = CONFIG.split_once("allow").expect("it allows something");
+        let text = format!("{options}{more}allow{rules}");
+        fs::write(&config, text).expect("the folder is ours");
         let output = fs::File::create(&log).expect("the folder is ours");
         let mut command = router.command(&program);
         command.arg("-d").arg("-f").arg(&config).arg("-P").arg(pid);

@@ -18,6 +18,7 @@ impl<'a> Bootstrap<'a> {
         let mut command = place.command(test.bootstrap_program());
         command.arg("--data-dir").arg(test.folder().join(name)).args(["--network", network]);
         command.arg("--listen").args(place.listen(&["/ip4/127.0.0.1/tcp/0"]));
+        command.envs(place.env());
         let mut lines = Lines::start(&mut command, test.log(name));
         let within = Duration::from_secs(30);
         let address = lines.find(within, "the bootstrap node says where it is", |line| {

@@ -9,6 +9,7 @@
 mod binaries;
 mod bootstrap;
 mod command;
+mod fast_clock;
 mod http;
 mod namespace;
 mod node;
@@ -23,6 +24,7 @@ mod wine;
 pub use binaries::{source_dir, target_dir};
 pub use bootstrap::Bootstrap;
 pub use command::{Answer, Lines, run};
+pub use fast_clock::FastClock;
 pub use http::{Events, Response, exchange};
 pub use namespace::Namespace;
 pub use node::{Game, Node};

@@ -163,6 +163,7 @@ impl<'a> Node<'a> {
         if !self.bootstrap.is_empty() {
             command.arg("--bootstrap").args(&self.bootstrap);
         }
+        command.envs(self.place.env());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }

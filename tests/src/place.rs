@@ -13,6 +13,7 @@ pub struct Place {
     namespace: Option<Namespace>,
     listen: Vec<String>,
     mdns: bool,
+    env: Vec<(String, String)>,
 }
 
 impl Place {
@@ -20,7 +21,14 @@ impl Place {
     /// its neighbours to mind.
     pub fn new(namespace: &Namespace, listen: &[&str]) -> Self {
         let listen = listen.iter().map(|&address| address.to_owned()).collect();
-        Self { namespace: Some(namespace.clone()), listen, mdns: false }
+        Self { namespace: Some(namespace.clone()), listen, ..Self::default() }
+    }
+
+    /// The same place, where what runs all the time has an environment variable;
+    /// commands that ask it something do not.
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The same place, where the node also looks for others on its link.
@@ -49,6 +57,10 @@ impl Place {
             return otherwise.to_vec();
         }
         self.listen.iter().map(String::as_str).collect()
+    }
+
+    pub(crate) fn env(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().map(|(name, value)| (&**name, &**value))
     }
 
     pub(crate) fn has_mdns(&self) -> bool {

@@ -25,6 +25,11 @@ const NEEDS: &[Need] = &[
     Need { package: "wine", what: "running the Windows programs", is_there: windows::has_wine },
     WINDOWS_GCC,
     Need {
+        package: "gcc",
+        what: "C code of dependencies, and a clock that is fast",
+        is_there: || works("cc", &["--version"]),
+    },
+    Need {
         package: "nodejs",
         what: "a game server and a libp2p from npm",
         is_there: || works("node", &["--version"]),
@@ -95,6 +100,9 @@ const NET_PACKAGES: [&str; 1] = ["miniupnpd-nftables"];
 /// What of it is used.
 const NET_FILES: [(&str, &str); 1] = [("usr/sbin/miniupnpd", "miniupnpd")];
 
+/// A clock for the programs that are tested.
+const FAST_CLOCK: &str = "src/fast_clock.c";
+
 /// Installs all of it, or says what to install.
 pub(crate) fn setup() -> Done {
     if !cfg!(target_os = "linux") {
@@ -108,9 +116,24 @@ pub(crate) fn setup() -> Done {
     once(&games.join("python"), "games/python/requirements.txt", python)?;
     once(&games.join("quake"), "xtask/src/setup.rs", quake)?;
     once(&target()?.join("test-js"), "interop/js/package-lock.json", js)?;
-    once(&target()?.join("test-net"), "xtask/src/setup.rs", net)?;
+    nets()?;
+    clock()?;
     println!("  all is there");
     Ok(())
+}
+
+/// Unpacks what the home routers of the tests run.
+pub(crate) fn nets() -> Done {
+    once(&target()?.join("test-net"), "xtask/src/setup.rs", net)
+}
+
+/// Builds what makes clocks fast.
+pub(crate) fn clock() -> Done {
+    once(&target()?.join("test-clock"), FAST_CLOCK, |folder| {
+        let mut cc = command("cc", &["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-o"]);
+        cc.arg(folder.join("fast_clock.so")).arg(root().join("tests").join(FAST_CLOCK));
+        run(cc.arg("-ldl"))
+    })
 }
 
 /// Installs what a cross build for Windows takes; on Windows cargo has it all.

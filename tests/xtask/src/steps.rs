@@ -25,13 +25,13 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "doc", about: "the documentation builds", run: doc },
 ];
 
-/// All of `cargo xtask prove`, on release builds; nothing of it is installed or
-/// written.
+/// All of `cargo xtask prove`, on release builds. Nothing is installed for it.
 pub(crate) const PROOFS: &[Step] = &[
     Step { name: "core", about: "admission, search and reconciliation by themselves", run: core },
     Step { name: "mesh", about: "20 nodes in 20 processes: joins, gossip, lookups", run: mesh },
     Step { name: "flood", about: "one node among liars: 50,000 listings and worse", run: flood },
     Step { name: "bootstrap", about: "a bootstrap node with 2,000 connections", run: bootstrap },
+    Step { name: "day", about: "a day without any bootstrap node, in minutes", run: day },
     Step {
         name: "net",
         about: "every pair of home routers, and what an idle node sends",
@@ -111,8 +111,15 @@ fn bootstrap() -> Done {
     prove("bootstrap::")
 }
 
+fn day() -> Done {
+    setup::clock()?;
+    let line = "test --workspace --release --test machine -- --ignored --nocapture";
+    run(&mut cargo(line))
+}
+
 fn nets() -> Done {
     need_namespaces()?;
+    setup::nets()?;
     let line = "test --workspace --release --test net -- --ignored --nocapture --test-threads 1";
     run(&mut cargo(line))
 }
