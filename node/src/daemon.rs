@@ -98,6 +98,8 @@ impl Daemon {
         let started = Instant::now();
         let http = bind_http(config.http)?;
         let folder = DataDir::open(&config.data_dir).map_err(|error| exit::opening(&error))?;
+        // What a daemon that was killed left there is no longer true.
+        place::withdraw(&config.data_dir);
         let identity = Identity::open(&config.data_dir.join("identity"))
             .map_err(|error| exit::identity(&error))?;
         let token = place::new_token(&config.data_dir).map_err(|error| {

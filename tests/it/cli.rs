@@ -1,9 +1,13 @@
 //! The command line: codes of exit, JSON for programs, plain text for pipes.
 
+use std::fs;
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use homehost_tests::process::Signal;
+#[cfg(unix)]
+use homehost_tests::process::send;
 use homehost_tests::{Game, Test, run};
 
 #[test]
@@ -43,6 +47,40 @@ fn a_node_that_was_killed_is_missed_in_the_same_words() {
     let mut node = test.node("node", &[]);
     node.kill();
     assert!(node.cli(&["status"]).refusal(7).contains("homehost up"));
+}
+
+/// What a daemon that was killed left behind names a port that anybody may have.
+#[test]
+fn whoever_has_the_port_of_a_dead_node_is_not_asked() {
+    let test = Test::new();
+    let node = test.stopped_node("node", &[]);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let address = silent.local_addr().expect("it is bound");
+    fs::create_dir_all(node.data_dir()).expect("the folder is ours");
+    let place = serde_json::json!({ "address": address, "pid": 1 }).to_string();
+    fs::write(node.data_dir().join("api.json"), place).expect("the folder is ours");
+    fs::write(node.data_dir().join("api.token"), "x").expect("the folder is ours");
+    for args in [&["status"][..], &["down"], &["config", "show"], &["discover", "--watch"]] {
+        let answer = node.cli(args);
+        // Settings are read without a node as well.
+        let code = if args[0] == "config" { 0 } else { 7 };
+        assert_eq!(answer.code, Some(code), "{args:?}: {answer:?}");
+    }
+    silent.set_nonblocking(true).expect("it is ours");
+    let nobody = silent.accept().expect_err("nobody came");
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_that_is_stuck_is_given_up() {
+    let test = Test::new();
+    let node = test.node("node", &[]);
+    send(node.pid(), Signal::Stop);
+    let said = node.cli(&["status"]).refusal(6);
+    send(node.pid(), Signal::Continue);
+    assert!(said.contains("10 s") && said.contains("log"), "{said}");
+    node.ok(&["status"]);
 }
 
 #[test]

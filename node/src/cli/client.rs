@@ -23,8 +23,17 @@ use crate::place;
 /// A daemon on this machine accepts at once, or is not there.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// Longest wait for an answer: every rung of a stop ladder, and a little more.
-const ANSWER: Duration = Duration::from_secs(150);
+/// Longest wait for what was asked for to be done: every rung of a stop ladder, and
+/// a little more.
+const DONE: Duration = Duration::from_secs(150);
+
+/// Longest wait for an answer that the node only has to look up: a node that needs
+/// more is stuck, or something else has its port.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Longest wait for an answer for which the node asks the DHT: a record, the key
+/// chains that it needs, and the record again, eight seconds each.
+const ASKED_AROUND: Duration = Duration::from_secs(40);
 
 /// Longest wait for a daemon that was asked to end: its drain and a margin.
 const GONE: Duration = Duration::from_secs(15);
@@ -54,7 +63,18 @@ impl Client {
     /// # Errors
     /// When there is none, or its token cannot be read.
     pub(crate) fn find(data_dir: &Path) -> Result<Self, Failure> {
-        let place = place::find(data_dir).ok_or_else(|| nobody(data_dir))?;
+        // A daemon that was killed left its place there, and anybody may have its
+        // port by now.
+        if !DataDir::is_in_use(data_dir) {
+            return Err(nobody(data_dir));
+        }
+        let place = place::find(data_dir).ok_or_else(|| {
+            let text = format!(
+                "what has {} serves no commands: it starts or ends just now; try again in a moment",
+                data_dir.display()
+            );
+            failure(ErrorKind::Unavailable, text)
+        })?;
         let path = place::token_file(data_dir);
         let token = std::fs::read_to_string(&path).map_err(|error| {
             let text = format!("failed to read {}: {error}; are you its owner?", path.display());
@@ -64,9 +84,17 @@ impl Client {
         Ok(Self { data_dir: data_dir.to_owned(), address: place.address, token })
     }
 
-    /// Asks for JSON.
+    /// Asks for JSON that the node has.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.whole(self.send(path, None).await?).await
+        self.within(ANSWER, async { self.whole(self.send(path, None).await?).await }).await
+    }
+
+    /// Asks for JSON for which the node has to ask others.
+    pub(crate) async fn get_from_afar<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<T, Failure> {
+        self.within(ASKED_AROUND, async { self.whole(self.send(path, None).await?).await }).await
     }
 
     /// Asks for JSON that comes in pages; returns the cursor of the next one as
@@ -75,17 +103,21 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<(T, Option<String>), Failure> {
-        let response = self.send(path, None).await?;
-        let next = response.headers().get("x-next-cursor").and_then(|next| next.to_str().ok());
-        let next = next.map(str::to_owned);
-        Ok((self.whole(response).await?, next))
+        let ask = async {
+            let response = self.send(path, None).await?;
+            let next = response.headers().get("x-next-cursor").and_then(|next| next.to_str().ok());
+            let next = next.map(str::to_owned);
+            Ok((self.whole(response).await?, next))
+        };
+        self.within(ANSWER, ask).await
     }
 
     /// Does something.
     pub(crate) async fn act(&self, action: Action) -> Result<Receipt, Failure> {
         let request = ActionRequest { key: None, action };
         let body = serde_json::to_vec(&request).map_err(not_understood)?;
-        self.whole(self.send("/api/v1/actions", Some(body)).await?).await
+        let act = async { self.whole(self.send("/api/v1/actions", Some(body)).await?).await };
+        self.within(DONE, act).await
     }
 
     /// Reads an event stream until it ends or `each` says stop.
@@ -94,10 +126,15 @@ impl Client {
         path: &str,
         mut each: impl FnMut(T),
     ) -> Result<(), Failure> {
-        let response = self.send(path, None).await?;
-        if response.status() != StatusCode::OK {
-            return self.whole::<()>(response).await;
-        }
+        let begin = async {
+            let response = self.send(path, None).await?;
+            if response.status() == StatusCode::OK {
+                return Ok(response);
+            }
+            self.whole::<()>(response).await?;
+            Err(not_understood("no stream"))
+        };
+        let response = self.within(ANSWER, begin).await?;
         let mut body = response.into_body();
         let mut buffer = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -135,12 +172,38 @@ impl Client {
         Ok(())
     }
 
+    /// What comes of a question or an action in time.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        ask: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        timeout(limit, ask).await.unwrap_or_else(|_| {
+            let text = format!(
+                "the node did not answer at {} within {} s: see its log; if it stays so, end its \
+                 process and start it again with `homehost up`, which leaves the games alone",
+                self.address,
+                limit.as_secs()
+            );
+            Err(failure(ErrorKind::Timeout, text))
+        })
+    }
+
     async fn send(&self, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, Failure> {
-        let gone = |_| nobody(&self.data_dir);
-        let stream = timeout(CONNECT, TcpStream::connect(self.address))
-            .await
-            .map_err(|_| nobody(&self.data_dir))?
-            .map_err(gone)?;
+        let connected = timeout(CONNECT, TcpStream::connect(self.address)).await;
+        let Ok(Ok(stream)) = connected else {
+            // It may have ended since it was found.
+            if !DataDir::is_in_use(&self.data_dir) {
+                return Err(nobody(&self.data_dir));
+            }
+            let text = format!(
+                "the node in {} takes no connection at {}: it starts or ends just now; try again \
+                 in a moment, and see its log",
+                self.data_dir.display(),
+                self.address
+            );
+            return Err(failure(ErrorKind::Unavailable, text));
+        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(not_understood)?;
@@ -154,12 +217,13 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(not_understood)?;
-        timeout(ANSWER, sender.send_request(request))
-            .await
-            .map_err(|_| failure(ErrorKind::Timeout, "the node does not answer: see its log"))?
-            .map_err(|error| {
-                failure(ErrorKind::Unavailable, format!("the node went away: {error}"))
-            })
+        sender.send_request(request).await.map_err(|error| {
+            let text = format!(
+                "the node went away before it answered ({error}): `homehost status` says whether \
+                 it still runs"
+            );
+            failure(ErrorKind::Unavailable, text)
+        })
     }
 
     async fn whole<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, Failure> {

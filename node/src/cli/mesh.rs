@@ -46,7 +46,8 @@ pub(crate) async fn run(
 }
 
 pub(crate) async fn lookup(id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
-    let lookup: Lookup = client.get(&format!("/api/v1/lookup/{}", segment(id))).await?;
+    let path = format!("/api/v1/lookup/{}", segment(id));
+    let lookup: Lookup = client.get_from_afar(&path).await?;
     output.show(&lookup, || {
         let rows = lookup.row.as_slice();
         let table = views::directory_table(rows, output);
