@@ -43,11 +43,16 @@ pub struct Invitation {
 pub struct InvitedAddress {
     /// Multiaddr with the peer id.
     pub address: String,
-    /// `this` for this node, `bootstrap` for another that it joined by.
+    /// `this` for this node, `bootstrap` or `relay` for another that leads to it.
     pub node: String,
     /// `global`, `lan` or `this-machine`: from where it can be reached, if a
     /// router does not stand in between.
     pub scope: String,
+    /// Whether somebody got through to it: of this node's own addresses, a peer of
+    /// another network; of another node's, this one.
+    pub state: AddressState,
+    /// From where it is reached, and on which condition, for a person.
+    pub reached: String,
 }
 
 /// Who could reach a server of this node.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use homehost_api::{Invitation, Peer};
+use homehost_api::{AddressState, Invitation, Peer};
 use homehost_protocol::Invite;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
@@ -30,13 +30,18 @@ pub(super) fn text(invitation: &Invitation, output: &Output) -> String {
             .addresses
             .iter()
             .map(|address| {
-                let reach = match address.scope.as_str() {
-                    "global" => Cell::of("from anywhere").colour(Colour::Good),
-                    "lan" => Cell::of("on your LAN only"),
-                    _ => Cell::of("on this machine only"),
+                let reached = Cell::of(&address.reached);
+                let reached = match address.state {
+                    AddressState::Confirmed => reached.colour(Colour::Good),
+                    AddressState::Refuted => reached.colour(Colour::Bad),
+                    AddressState::Unknown => reached,
                 };
-                let node = if address.node == "this" { "this node" } else { "bootstrap node" };
-                vec![Cell::of(&address.address), Cell::of(node), reach]
+                let node = match address.node.as_str() {
+                    "this" => "this node",
+                    "relay" => "its relay",
+                    _ => "bootstrap node",
+                };
+                vec![Cell::of(&address.address), Cell::of(node), reached]
             })
             .collect();
         text.push_str(&output.table(&["ADDRESS", "OF", "REACHED"], &rows));

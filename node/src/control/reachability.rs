@@ -157,8 +157,8 @@ fn summary(mesh: &MeshStatus, ipv6: api::Ipv6) -> String {
     }
 }
 
-/// The port that the mesh listens on, for the sentence.
-fn mesh_port(mesh: &MeshStatus) -> String {
+/// The port that the mesh listens on, for a sentence.
+pub(super) fn mesh_port(mesh: &MeshStatus) -> String {
     let port = |address: &homehost_mesh::Multiaddr| {
         let text = address.to_string();
         let port = text.split('/').nth(4)?.parse::<u16>().ok()?;
