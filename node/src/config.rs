@@ -250,5 +250,15 @@ pub(crate) fn own_environment() -> Result<Layer, Vec<Problem>> {
     environment(std::env::vars_os().filter_map(text))
 }
 
+/// What is said of a file that names another network than an invitation that it
+/// keeps: an option or a variable counts more, but only as long as it is given.
+pub(crate) fn another_network(given: &Given, invited: &NetworkName) -> String {
+    format!(
+        "{} says the network {}: `homehost config set {NETWORK} {invited}` lets a start without \
+         other words find the way, too",
+        given.origin, given.value
+    )
+}
+
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::watch::{Loaded, SetLog, Settings};
+use crate::config::watch::{Loaded, OnNetwork, SetLog, Settings};
 use crate::control::{Control, Stop};
 use crate::exit::{self, Failure, failure};
 use crate::identity::Identity;
@@ -108,7 +108,8 @@ impl Daemon {
                 format!("failed to write {}: {error}; {}", path.display(), exit::next(&error));
             failure(exit::of_io(&error), text)
         })?;
-        let network = config.network.unwrap_or_else(|| network_of(&config.listen));
+        let unsaid = network_of(&config.listen);
+        let network = config.network.unwrap_or_else(|| unsaid.clone());
         let node_seed = identity.node_seed().map_err(|error| exit::identity(&error))?;
         let keys = Arc::new(Keys::new(identity, network.clone()));
 
@@ -160,7 +161,8 @@ impl Daemon {
         let (mesh, events) = homehost_mesh::start(mesh_config, &mut registry, &tasks)
             .map_err(|error| exit::mesh(&error))?;
 
-        let (settings, follow) = Settings::new(loaded, mesh.clone(), set_log);
+        let on = OnNetwork { name: network.clone(), unsaid };
+        let (settings, follow) = Settings::new(loaded, on, mesh.clone(), set_log);
         tasks.spawn("settings", follow.run(tasks.shutdown()));
 
         let hosting = start_hosting(&config.data_dir, &ledger, &tasks).await?;

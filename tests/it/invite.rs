@@ -69,9 +69,24 @@ fn a_running_node_joins_at_once_and_remembers() {
     guest.connected_to(&host);
     let file = fs::read_to_string(guest.data_dir().join("config.toml")).expect("it was written");
     assert!(file.contains(&host.id()), "{file}");
+    // What it writes is what the node is on already.
+    eventually(Duration::from_secs(30), "the file is taken", || {
+        let view = guest.ok(&["config", "show"]);
+        let settings = view["settings"].as_array().expect("a list");
+        let taken = |key: &str| {
+            settings.iter().any(|of| {
+                of["key"] == key && of["from"].as_str().is_some_and(|from| from.contains("toml"))
+            })
+        };
+        taken("mesh.bootstrap").then_some(()).ok_or(view.to_string())
+    });
+    let attention = guest.ok(&["status"])["attention"].to_string();
+    assert!(!attention.contains("restart"), "{attention}");
     guest.down();
-    guest.start();
+    // No option names the network or anybody to join.
+    guest.start_with(&LOOPBACK);
     guest.connected_to(&host);
+    assert_eq!(guest.ok(&["status"])["network"], test.network());
     // Again is no mistake and adds nothing.
     guest.ok(&["mesh", "join", &text]);
     let again = fs::read_to_string(guest.data_dir().join("config.toml")).expect("it is there");
@@ -100,6 +115,7 @@ fn an_invitation_that_cannot_be_used_says_why() {
     }
     let said = other.cli(&["mesh", "join", &text]).refusal(WRONG_STATE);
     assert!(said.contains("elsewhere") && said.contains(test.network()), "{said}");
+    assert!(said.contains("homehost up --invite STRING` without --network"), "{said}");
     assert!(!other.data_dir().join("config.toml").exists(), "nothing was written");
     let said = host.cli(&["mesh", "join", &text]).refusal(USAGE);
     assert!(said.contains("own"), "{said}");

@@ -123,6 +123,7 @@ impl UpArgs {
         &self,
         source: &Source,
         data_dir: &std::path::Path,
+        output: &Output,
     ) -> Result<Vec<Multiaddr>, Failure> {
         let Some(text) = &self.invite else { return Ok(Vec::new()) };
         let invite: Invite = text.parse().map_err(|error| usage(format!("--invite: {error}")))?;
@@ -141,10 +142,15 @@ impl UpArgs {
             return Err(failure(ErrorKind::WrongState, text));
         }
         let addresses = crate::control::invited(&invite);
-        if !file::load(&source.file, false)?.contains_key(NETWORK) {
-            file::set(&source.file, NETWORK, &network)?;
+        let another = file::keep_invitation(&source.file, &invite.network, &addresses)?;
+        if !output.is_json() {
+            let file = source.file.display();
+            output
+                .line(&format!("the invitation is taken up, and {file} keeps it for later starts"));
         }
-        file::add_bootstrap(&source.file, &addresses)?;
+        if let Some(given) = another {
+            output.hint(&config::another_network(&given, &invite.network));
+        }
         Ok(addresses)
     }
 
@@ -186,11 +192,7 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
         return detach::start(&data_dir, output).await;
     }
     let source = args.source(&data_dir)?;
-    let joined = args.take_up(&source, &data_dir)?;
-    if !joined.is_empty() && !output.is_json() {
-        let file = source.file.display();
-        output.line(&format!("the invitation is taken up, and {file} keeps it for later starts"));
-    }
+    let joined = args.take_up(&source, &data_dir, output)?;
     let loaded = Loaded::new(source, joined)?;
     let log = args.detached.then(|| LogFile::of(&data_dir));
     let set_log = start_logging(loaded.config.log(), log);

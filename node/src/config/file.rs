@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use homehost_api::ErrorKind;
 use homehost_mesh::Multiaddr;
+use homehost_protocol::NetworkName;
 use homehost_runtime::files::{Access, make_folder, replace};
 use toml_edit::{Document, DocumentMut, Item, Table, TableLike};
 
@@ -234,23 +235,42 @@ pub(crate) fn set(path: &Path, key: &'static str, value: &Value) -> Result<(), F
     write(path, &text)
 }
 
-/// Adds addresses to the nodes to join first, as far as they are missing.
+/// Writes down where an invitation leads, for later starts: its network, unless
+/// the file names one, and its addresses, as far as they are missing. Returns what
+/// the file says of the network where that is another.
 ///
 /// # Errors
 /// One sentence; the old file is then as it was.
-pub(crate) fn add_bootstrap(path: &Path, addresses: &[Multiaddr]) -> Result<(), Failure> {
-    let mut all = super::Config::of([load(path, false)?]).bootstrap();
-    let before = all.len();
+pub(crate) fn keep_invitation(
+    path: &Path,
+    network: &NetworkName,
+    addresses: &[Multiaddr],
+) -> Result<Option<Given>, Failure> {
+    let before = read(path)?.unwrap_or_default();
+    let name = name(path);
+    let refused = |problems: Vec<Problem>| super::refused(&problems);
+    let config = super::Config::of([parse(&name, &before).map_err(refused)?]);
+    let mut text = before.clone();
+    let given = config.given(super::NETWORK);
+    let network = Value::Network(network.clone());
+    if given.is_none() {
+        text = with(&name, &text, super::NETWORK, &network).map_err(refused)?;
+    }
+    let mut all = config.bootstrap();
+    let known = all.len();
     for address in addresses {
         if !all.contains(address) {
             all.push(address.clone());
         }
     }
-    if all.len() == before {
-        return Ok(());
+    if all.len() > known {
+        // The newest are worth more than the oldest, which were replaced by them.
+        let over = all.len().saturating_sub(super::settings::ADDRESSES_MAX);
+        all.drain(..over);
+        text = with(&name, &text, super::BOOTSTRAP, &Value::Addresses(all)).map_err(refused)?;
     }
-    // The newest are worth more than the oldest, which were replaced by them.
-    let over = all.len().saturating_sub(super::settings::ADDRESSES_MAX);
-    all.drain(..over);
-    set(path, super::BOOTSTRAP, &Value::Addresses(all))
+    if text != before {
+        write(path, &text)?;
+    }
+    Ok(given.filter(|given| given.value != network).cloned())
 }

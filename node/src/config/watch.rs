@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use homehost_api::ConfigView;
 use homehost_mesh::{MeshHandle, Multiaddr};
+use homehost_protocol::NetworkName;
 use homehost_runtime::Shutdown;
 
 use super::file::{self, Identity};
-use super::{BOOTSTRAP, Config, LOG, Layer, SETTINGS};
+use super::{BOOTSTRAP, Config, Given, LOG, Layer, NETWORK, Origin, SETTINGS};
 use crate::exit::Failure;
 
 /// How often the file is looked at. A system's own notices differ, miss what
@@ -70,10 +71,21 @@ impl Loaded {
     }
 }
 
+/// The network of a running node.
+#[derive(Clone, Debug)]
+pub(crate) struct OnNetwork {
+    /// Its name.
+    pub(crate) name: NetworkName,
+    /// Which it would be if no setting said any.
+    pub(crate) unsaid: NetworkName,
+}
+
 #[derive(Debug)]
 struct State {
     /// What counts.
     config: Config,
+    /// What came of the setting of the network.
+    network: OnNetwork,
     /// Addresses of invitations that were taken up since the start. They count
     /// also where an option lies over the file that they were written to.
     joined: Vec<Multiaddr>,
@@ -88,7 +100,14 @@ impl State {
     fn follow(&mut self, new: &Config) -> Vec<&'static str> {
         let (mut changed, mut waiting) = (Vec::new(), Vec::new());
         for setting in SETTINGS {
-            let same = self.config.value(setting.key) == new.value(setting.key);
+            let same = match setting.key {
+                // An invitation writes down the network that the node is on.
+                NETWORK => {
+                    let OnNetwork { name, unsaid } = &self.network;
+                    new.network().as_ref().unwrap_or(unsaid) == name
+                }
+                key => self.config.value(key) == new.value(key),
+            };
             if same || setting.live {
                 // Also when only its line is another.
                 self.config.take(setting.key, new);
@@ -134,9 +153,14 @@ pub(crate) struct Follow {
 }
 
 impl Settings {
-    pub(crate) fn new(loaded: Loaded, mesh: MeshHandle, set_log: SetLog) -> (Self, Follow) {
+    pub(crate) fn new(
+        loaded: Loaded,
+        network: OnNetwork,
+        mesh: MeshHandle,
+        set_log: SetLog,
+    ) -> (Self, Follow) {
         let Loaded { config, source, identity, joined } = loaded;
-        let state = State { config, joined, waiting: Vec::new(), problem: None };
+        let state = State { config, network, joined, waiting: Vec::new(), problem: None };
         let settings = Self { source, state: Arc::new(Mutex::new(state)), mesh };
         (settings.clone(), Follow { settings, seen: identity, set_log })
     }
@@ -182,9 +206,20 @@ impl Settings {
         sentences
     }
 
-    /// Joins at addresses of an invitation, and writes them down for the next
-    /// start. What could not be written is told; it is joined all the same.
-    pub(crate) async fn join(&self, addresses: Vec<Multiaddr>) -> Result<(), Failure> {
+    /// From where the value of a setting came that this node was started with;
+    /// nothing for its default.
+    pub(crate) fn origin(&self, key: &str) -> Option<Origin> {
+        self.state().config.given(key).map(|given| given.origin.clone())
+    }
+
+    /// Joins at addresses of an invitation to the node's own network, and writes
+    /// both down for the next start. Returns what the file says of the network
+    /// where that is another.
+    ///
+    /// # Errors
+    /// Why it could not be written; it is joined all the same.
+    pub(crate) async fn join(&self, addresses: Vec<Multiaddr>) -> Result<Option<Given>, Failure> {
+        let network = self.state().network.name.clone();
         let all = {
             let mut state = self.state();
             for address in &addresses {
@@ -196,7 +231,8 @@ impl Settings {
         };
         self.mesh.set_bootstrap(all).await;
         let file = self.source.file.clone();
-        let written = tokio::task::spawn_blocking(move || file::add_bootstrap(&file, &addresses));
+        let written =
+            tokio::task::spawn_blocking(move || file::keep_invitation(&file, &network, &addresses));
         written.await.unwrap_or_else(|error| {
             Err(crate::exit::failure(homehost_api::ErrorKind::Internal, error.to_string()))
         })
@@ -273,10 +309,16 @@ mod tests {
         Config::of([parse("config.toml", text).unwrap()])
     }
 
+    /// Of a node on the network `a` that would be on `main` if nothing was said.
+    fn state(config: Config, joined: Vec<Multiaddr>) -> State {
+        let network = OnNetwork { name: "a".parse().unwrap(), unsaid: NetworkName::main() };
+        State { config, network, joined, waiting: vec![], problem: None }
+    }
+
     #[test]
     fn what_can_change_changes_and_the_rest_waits() {
         let old = config("log = \"warn\"\n[mesh]\nmdns = true\nnetwork = \"a\"\n");
-        let mut state = State { config: old, joined: vec![], waiting: vec![], problem: None };
+        let mut state = state(old, vec![]);
         let new = config("log = \"info\"\n[mesh]\nmdns = false\nnetwork = \"a\"\n");
         assert_eq!(state.follow(&new), [LOG]);
         assert_eq!(state.waiting, ["mesh.mdns"]);
@@ -293,14 +335,23 @@ mod tests {
     #[test]
     fn an_invitation_counts_beside_what_the_file_says() {
         let address = |n: u8| format!("/ip4/8.8.8.{n}/tcp/1").parse::<Multiaddr>().unwrap();
-        let mut state = State {
-            config: config("[mesh]\nbootstrap = [\"/ip4/8.8.8.1/tcp/1\"]\n"),
-            joined: vec![address(2), address(1)],
-            waiting: vec![],
-            problem: None,
-        };
+        let of_file = config("[mesh]\nbootstrap = [\"/ip4/8.8.8.1/tcp/1\"]\n");
+        let mut state = state(of_file, vec![address(2), address(1)]);
         assert_eq!(state.bootstrap(), [address(1), address(2)]);
         state.follow(&config(""));
         assert_eq!(state.bootstrap(), [address(2), address(1)]);
+    }
+
+    #[test]
+    fn the_network_that_the_node_is_on_is_no_change() {
+        // It was started with an option that no longer stands anywhere.
+        let mut state = state(config(""), vec![]);
+        assert_eq!(state.follow(&config("[mesh]\nnetwork = \"a\"\n")), [] as [&str; 0]);
+        assert!(state.waiting.is_empty(), "{:?}", state.waiting);
+        assert_eq!(state.config.network(), Some("a".parse().unwrap()));
+        for other in ["[mesh]\nnetwork = \"b\"\n", ""] {
+            state.follow(&config(other));
+            assert_eq!(state.waiting, [NETWORK], "{other:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use homehost_protocol::{NetworkName, NodeId, Scope, Transport};
 
 use super::Control;
 use super::reachability::mesh_port;
+use crate::config::{BOOTSTRAP, NETWORK, Origin, another_network};
 use crate::wire::join::{outside_port, own_ips};
 
 impl Control {
@@ -50,9 +51,11 @@ impl Control {
             text.parse().map_err(|error| ApiError::new(ErrorKind::Usage, format!("{error}")))?;
         let own = self.keys.network();
         if invite.network != *own {
+            let how = how_to_move(self.settings.origin(NETWORK).as_ref(), &invite.network);
             let text = format!(
-                "this invitation is for the network {:?}, and this node is on {:?}: start another \
-                 node with `homehost up --invite … --data-dir` and a folder of its own",
+                "this invitation is for the network {:?}, and this node is on {:?}: to move it \
+                 there, {how}; to be on both, start another node with `homehost up --invite \
+                 STRING --data-dir DIR` and a folder of its own",
                 invite.network.as_str(),
                 own.as_str()
             );
@@ -63,7 +66,7 @@ impl Control {
             1 => "1 address".to_owned(),
             n => format!("{n} addresses"),
         };
-        self.settings.join(addresses).await.map_err(|error| {
+        let another = self.settings.join(addresses).await.map_err(|error| {
             let text = format!(
                 "joining at {joining}, but they are not written down for the next start: {}",
                 error.message
@@ -71,11 +74,34 @@ impl Control {
             ApiError::new(error.kind, text)
         })?;
         let file = self.settings.file().display();
-        Ok(format!(
-            "joining {:?} at {joining}, which {file} keeps for the next start",
-            own.as_str()
-        ))
+        let mut text =
+            format!("joining {:?} at {joining}, which {file} keeps for later starts", own.as_str());
+        if let Some(given) = another {
+            text.push_str(&format!("; but {}", another_network(&given, own)));
+        }
+        if let Some(over @ (Origin::Flag(_) | Origin::Variable(_))) =
+            self.settings.origin(BOOTSTRAP)
+        {
+            text.push_str(&format!(
+                "; {over} counts more than the file: leave it away the next time, as the file has \
+                 what the invitation says"
+            ));
+        }
+        Ok(text)
     }
+}
+
+/// How a node comes to be on another network, by what put it on its own.
+fn how_to_move(origin: Option<&Origin>, network: &NetworkName) -> String {
+    let set = match origin {
+        Some(Origin::File(..)) => format!("`homehost config set {NETWORK} {network}`, "),
+        _ => String::new(),
+    };
+    let without = match origin {
+        Some(over @ (Origin::Flag(_) | Origin::Variable(_))) => format!(" without {over}"),
+        _ => String::new(),
+    };
+    format!("`homehost down`, {set}then `homehost up --invite STRING`{without}")
 }
 
 /// Where an invitation says that nodes other than `own` are.

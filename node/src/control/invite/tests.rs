@@ -152,3 +152,13 @@ fn a_node_does_not_join_itself() {
     assert!(others(&invite, OWN).unwrap_err().message.contains("own"));
     assert_eq!(others(&invite, NodeId([2; 32])).unwrap().len(), 1);
 }
+
+#[test]
+fn the_way_to_another_network_goes_by_what_put_the_node_on_its_own() {
+    let club = "club".parse().unwrap();
+    let how = |origin: Option<&Origin>| how_to_move(origin, &club);
+    assert_eq!(how(None), "`homehost down`, then `homehost up --invite STRING`");
+    let file = Origin::File("config.toml".into(), 2);
+    assert!(how(Some(&file)).contains("config set mesh.network club`"), "{}", how(Some(&file)));
+    assert!(how(Some(&Origin::Flag("--network"))).ends_with("` without --network"));
+}
