@@ -100,8 +100,17 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; clap knows which stream they go to.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            let printed = error.print();
+            if error.use_stderr() {
+                return ExitCode::from(2);
+            }
+            return match printed {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    Output::new(false).failure(&output::unwritten(&error));
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
+            };
         }
     };
     let output = Output::new(cli.common.json);
@@ -118,7 +127,13 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // What these print goes on while they do something else.
+    let lasting = matches!(cli.command, Command::Up(_) | Command::Demo);
     let result = runtime.block_on(run(cli, &output));
+    let result = match output.lost() {
+        Some(lost) if !lasting => result.and(Err(lost)),
+        _ => result,
+    };
     // A disk that does not answer must not keep the process.
     runtime.shutdown_timeout(STUCK);
     match result {

@@ -6,10 +6,12 @@
 //! the node gets its own small struct made of a [`Config`], by value.
 
 pub(crate) mod file;
+mod log_filter;
 mod settings;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -177,16 +179,30 @@ impl Config {
 /// # Errors
 /// All that cannot be taken.
 pub(crate) fn environment(
-    variables: impl IntoIterator<Item = (String, String)>,
+    all: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Layer, Vec<Problem>> {
     let (mut layer, mut problems) = (Layer::new(), Vec::new());
-    let mut variables: Vec<_> = variables
-        .into_iter()
-        .filter(|(name, value)| {
-            // An empty variable is how one is unset where that cannot be done.
-            name.starts_with(VARIABLE_PREFIX) || (name == LOG_VARIABLE && !value.is_empty())
-        })
-        .collect();
+    let mut variables = Vec::new();
+    for (name, value) in all {
+        let shown = name.to_string_lossy().into_owned();
+        // An empty variable is how one is unset where that cannot be done.
+        let log = shown == LOG_VARIABLE && !value.is_empty();
+        if !log && !shown.starts_with(VARIABLE_PREFIX) {
+            continue;
+        }
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(_), Err(value)) => {
+                let value: String = value.to_string_lossy().chars().take(80).collect();
+                let text = format!("its value {value:?} is not UTF-8: set it anew");
+                problems.push(Problem { place: shown, text });
+            }
+            (Err(_), _) => {
+                let text = "its name is not UTF-8, as no setting is called: unset it".to_owned();
+                problems.push(Problem { place: shown, text });
+            }
+        }
+    }
     // The short name of the filter before the long one, which counts more.
     variables.sort_by_key(|(name, _)| (name != LOG_VARIABLE, name.clone()));
     for (name, text) in variables {
@@ -242,12 +258,9 @@ pub(crate) fn own_mistaken() -> Vec<Problem> {
     mistaken(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
 }
 
-/// This process's variables; those that are no text are nobody's setting.
+/// This process's variables.
 pub(crate) fn own_environment() -> Result<Layer, Vec<Problem>> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    environment(std::env::vars_os().filter_map(text))
+    environment(std::env::vars_os())
 }
 
 /// What is said of a file that names another network than an invitation that it

@@ -83,6 +83,29 @@ fn a_node_that_is_stuck_is_given_up() {
     node.ok(&["status"]);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error_and_a_reader_who_has_enough_is_none() {
+    use std::process::Stdio;
+    let test = Test::new();
+    for args in [&["config", "show", "--docs"][..], &["--help"]] {
+        let into = |stdout: Stdio| {
+            let mut command = Command::new(test.program());
+            command.args(args).arg("--data-dir").arg(test.folder());
+            let child = command.stdout(stdout).stderr(Stdio::piped()).spawn();
+            let output = child.and_then(std::process::Child::wait_with_output).expect("it runs");
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let (code, said) = into(full.into());
+        assert_eq!(code, Some(1), "{args:?}: {said}");
+        assert!(said.contains("error: failed to write to standard output"), "{said}");
+        let (reader, writer) = std::io::pipe().expect("the system has pipes");
+        drop(reader);
+        assert_eq!(into(writer.into()), (Some(0), String::new()), "{args:?}");
+    }
+}
+
 #[test]
 fn wrong_use_ends_with_2_and_help_with_0() {
     let test = Test::new();

@@ -168,6 +168,38 @@ fn a_running_node_takes_what_can_change_and_keeps_the_last_good() {
     // The options of this start lie over both.
     assert!(!attention().contains("restart"), "{}", attention());
 
+    // Nothing but the text tells these two apart.
+    let taken_from = |from: &str| {
+        eventually(WITHIN, "the file is taken", || {
+            let view = node.ok(&["config", "show"]);
+            let taken = setting(&view, "mesh.bootstrap")["from"] == from;
+            taken.then_some(()).ok_or(view.to_string())
+        });
+    };
+    let bootstrap = format!("bootstrap = [\"{}\"]\n", other.address());
+    fs::write(&file, format!("[mesh]\n{bootstrap}\n")).expect("the folder is ours");
+    taken_from("config.toml:2");
+    let modified = fs::metadata(&file).and_then(|of| of.modified()).expect("it is there");
+    fs::write(&file, format!("\n[mesh]\n{bootstrap}")).expect("the folder is ours");
+    let written = fs::File::options().write(true).open(&file).expect("it is ours");
+    written.set_modified(modified).expect("it is ours");
+    taken_from("config.toml:3");
+
+    // Without the file, what it said goes on.
+    let text = fs::read(&file).expect("it is there");
+    fs::remove_file(&file).expect("it is ours");
+    eventually(WITHIN, "it is missed", || {
+        let said = attention();
+        let told = said.contains("config.toml is gone") && said.contains("still count");
+        told.then_some(()).ok_or(said)
+    });
+    let view = node.ok(&["config", "show"]);
+    assert_eq!(setting(&view, "mesh.bootstrap")["from"], "config.toml:3", "{view}");
+    fs::write(&file, text).expect("the folder is ours");
+    eventually(WITHIN, "it is there again", || {
+        let said = attention();
+        if said.contains("gone") { Err(said) } else { Ok(()) }
+    });
     node.down();
 }
 
@@ -243,4 +275,46 @@ fn an_edit_that_does_not_check_is_kept_beside_the_old_file() {
         let kept = fs::read_to_string(&file).expect("it is there");
         assert_eq!(kept, "# mine\n[mesh]\nmdns = false\n", "{name}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::symlink;
+    let test = Test::new();
+    let node = test.stopped_node("node", &[]);
+    fs::create_dir_all(node.data_dir()).expect("the folder is ours");
+    let file = node.data_dir().join("config.toml");
+    let everyone_says = |code: i32, words: &str| {
+        for args in
+            [&["config", "check"][..], &["config", "show"], &["config", "set", "log", "info"]]
+        {
+            let said = node.cli(args).refusal(code);
+            assert!(said.contains(words), "{args:?}: {said}");
+        }
+        let said = run(&mut node.up_command(), WITHIN).refusal(code);
+        assert!(said.contains(words), "{said}");
+    };
+    let made = std::process::Command::new("mkfifo").arg(&file).status().expect("it runs");
+    assert!(made.success());
+    everyone_says(USAGE, "plain file");
+    fs::remove_file(&file).expect("it is ours");
+    symlink("/dev/zero", &file).expect("the folder is ours");
+    everyone_says(USAGE, "plain file");
+    fs::remove_file(&file).expect("it is ours");
+    symlink("elsewhere.toml", &file).expect("the folder is ours");
+    everyone_says(NOT_FOUND, "is a link to elsewhere.toml, which is not there");
+    // What it leads to may be written later.
+    fs::write(node.data_dir().join("elsewhere.toml"), "").expect("the folder is ours");
+    node.ok(&["config", "set", "mesh.mdns", "false"]);
+    assert!(file.is_symlink());
+
+    let mut command = node.command(&["config", "check"]);
+    let value = std::ffi::OsStr::from_bytes(b"\xff");
+    let said = run(command.env("HOMEHOST__LOG", value), WITHIN).refusal(USAGE);
+    assert!(said.contains("HOMEHOST__LOG") && said.contains("UTF-8"), "{said}");
+    let mut command = node.up_command();
+    let said = run(command.env("HOMEHOST_LOG", "debgu"), WITHIN).refusal(USAGE);
+    assert!(said.contains("did you mean debug?"), "{said}");
 }

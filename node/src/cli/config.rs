@@ -256,10 +256,23 @@ fn edit(path: &Path, output: &Output) -> Result<String, Failure> {
     Ok("saved".to_owned())
 }
 
+/// A variable that says something.
+fn named(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(text) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(usage(format!("${name} is not UTF-8: set it to the command of your editor")))
+        }
+    }
+}
+
 fn run_editor(path: &Path) -> Result<(), Failure> {
-    let named = |name: &str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
     let fallback = if cfg!(windows) { "notepad" } else { "vi" };
-    let editor = named("VISUAL").or_else(|| named("EDITOR")).unwrap_or_else(|| fallback.into());
+    let editor = match named("VISUAL")? {
+        Some(editor) => editor,
+        None => named("EDITOR")?.unwrap_or_else(|| fallback.into()),
+    };
     // Windows paths have backslashes, which would be taken for escapes.
     let words = if cfg!(windows) && Path::new(&editor).exists() {
         vec![editor.clone()]

@@ -2,7 +2,7 @@
 //! for a program.
 
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use homehost_api::Receipt;
@@ -10,12 +10,12 @@ use homehost_runtime::terminal;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::exit::Failure;
+use crate::exit::{self, Failure, failure};
 
-/// Whether a write to standard output has failed.
-static READER_GONE: AtomicBool = AtomicBool::new(false);
+/// Why a write to standard output has failed, the first time.
+static LOST: OnceLock<io::Error> = OnceLock::new();
 
-/// How often [`READER_GONE`] is looked at.
+/// How often [`LOST`] is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Colours with a meaning.
@@ -85,19 +85,26 @@ impl Output {
         self.show(receipt, || receipt.message.clone());
     }
 
-    /// A line on standard output. A reader that has gone, as in `| head`, is
-    /// remembered; what runs goes on until it looks at [`Output::reader_gone`].
+    /// A line on standard output. A failure is remembered; what runs goes on until
+    /// it looks at [`Output::reader_gone`].
     pub(crate) fn line(&self, text: &str) {
         let mut stdout = io::stdout().lock();
-        if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
-            READER_GONE.store(true, Ordering::Relaxed);
+        if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+            // The first one counts.
+            let _ = LOST.set(error);
         }
+    }
+
+    /// Why an answer did not get to where it should. A reader that has enough, as
+    /// in `| head`, is no such case.
+    pub(crate) fn lost(&self) -> Option<Failure> {
+        LOST.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe).map(unwritten)
     }
 
     /// Resolves when nobody reads standard output any more, which shows at the
     /// next line.
     pub(crate) async fn reader_gone(&self) {
-        while !READER_GONE.load(Ordering::Relaxed) {
+        while LOST.get().is_none() {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -175,6 +182,15 @@ impl Output {
         }
         text
     }
+}
+
+/// What is said of an answer that could not be written.
+pub(super) fn unwritten(error: &io::Error) -> Failure {
+    let text = format!(
+        "failed to write to standard output: {error}; what was asked for is done, and its answer \
+         is lost"
+    );
+    failure(exit::of_io(error), text)
 }
 
 /// One cell of a table.

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use homehost_api::ErrorKind;
 use homehost_mesh::Multiaddr;
@@ -19,15 +18,6 @@ use crate::exit::{self, Failure, failure};
 /// Longest file in bytes: every setting at its longest fits many times.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
-/// What tells one state of a file from another; `None` when there is none.
-pub(crate) type Identity = Option<(SystemTime, u64)>;
-
-/// The state of a file at this moment.
-pub(crate) fn identity(path: &Path) -> Identity {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
 /// The text of a file; `None` when there is no such file.
 ///
 /// # Errors
@@ -37,8 +27,20 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
         let text = format!("failed to read {}: {error}; {}", path.display(), exit::next(&error));
         failure(exit::of_io(&error), text)
     };
+    let nothing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match fs::metadata(path) {
+        Err(error) if nothing(&error) => return dangling(path).map_or(Ok(None), Err),
+        // To open a FIFO waits for whoever writes to it, to read a device may not end.
+        Ok(of) if !of.is_file() => {
+            let what = if of.is_dir() { "a folder" } else { "a FIFO, a device or the like" };
+            let text = format!("{} is {what}: settings are read from a plain file", path.display());
+            return Err(failure(ErrorKind::Usage, text));
+        }
+        Err(error) => return Err(refused(error)),
+        Ok(_) => {}
+    }
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if nothing(&error) => return Ok(None),
         opened => opened.map_err(refused)?,
     };
     let mut bytes = Vec::new();
@@ -57,6 +59,17 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
             Err(failure(ErrorKind::Usage, text))
         }
     }
+}
+
+/// Why a name that leads nowhere is more than no file.
+fn dangling(path: &Path) -> Option<Failure> {
+    let target = fs::read_link(path).ok()?;
+    let text = format!(
+        "{} is a link to {}, which is not there: put the file there, or remove the link",
+        path.display(),
+        target.display()
+    );
+    Some(failure(ErrorKind::NotFound, text))
 }
 
 /// What a text says; `name` is how the file is called in messages.
@@ -112,6 +125,10 @@ impl Reader<'_> {
 
     fn setting(&mut self, setting: &'static Setting, item: &Item, line: usize) {
         match setting.kind.read_item(item) {
+            // As "mesh.mdns", in quotes, and mdns of [mesh].
+            Ok(_) if self.layer.contains_key(setting.key) => {
+                self.problem(line, format!("{} is set twice: remove one of them", setting.key));
+            }
             Ok(value) => {
                 let origin = Origin::File(self.name.to_owned(), line);
                 self.layer.insert(setting.key, Given { value, origin });
@@ -154,8 +171,16 @@ pub(crate) fn name(path: &Path) -> String {
 /// # Errors
 /// One sentence.
 pub(crate) fn load(path: &Path, must_exist: bool) -> Result<Layer, Failure> {
-    match read(path)? {
-        Some(text) => parse(&name(path), &text).map_err(|problems| super::refused(&problems)),
+    layer(path, read(path)?.as_deref(), must_exist)
+}
+
+/// [`load`] of a text that was read.
+///
+/// # Errors
+/// One sentence.
+pub(crate) fn layer(path: &Path, text: Option<&str>, must_exist: bool) -> Result<Layer, Failure> {
+    match text {
+        Some(text) => parse(&name(path), text).map_err(|problems| super::refused(&problems)),
         None if must_exist => {
             let text = format!(
                 "there is no {}: `homehost config show --docs` prints one to begin with",
@@ -182,18 +207,23 @@ pub(crate) fn with(
     let syntax = |error: toml_edit::TomlError| {
         vec![Problem { place: name.to_owned(), text: error.message().to_owned() }]
     };
+    // What is edited has line ends of one kind only.
+    let windows =
+        text.contains("\r\n") && text.matches('\n').count() == text.matches("\r\n").count();
+    let text = if windows { text.replace("\r\n", "\n") } else { text.to_owned() };
     let mut document = text.parse::<DocumentMut>().map_err(syntax)?;
+    let mut parts = found(document.as_table(), key)
+        .unwrap_or_else(|| key.split('.').map(str::to_owned).collect());
     let mut table: &mut dyn TableLike = document.as_table_mut();
-    let mut parts: Vec<&str> = key.split('.').collect();
     let last = parts.pop().unwrap_or_default();
-    for part in parts {
+    for part in &parts {
         let section = table.entry(part).or_insert_with(|| Item::Table(Table::new()));
         table = section.as_table_like_mut().ok_or_else(|| {
             vec![Problem { place: name.to_owned(), text: format!("{part} is not a section") }]
         })?;
     }
     let mut new = value.to_toml();
-    match table.get_mut(last) {
+    match table.get_mut(&last) {
         Some(item) => {
             // The comment at the end of its line stays.
             if let Some(old) = item.as_value() {
@@ -201,12 +231,28 @@ pub(crate) fn with(
             }
             *item = Item::Value(new);
         }
-        None => drop(table.insert(last, Item::Value(new))),
+        None => drop(table.insert(&last, Item::Value(new))),
     }
-    let text = document.to_string();
+    let mut text = document.to_string();
+    if windows {
+        text = text.replace('\n', "\r\n");
+    }
     // Whatever happened, nothing is written that does not read.
     parse(name, &text)?;
     Ok(text)
+}
+
+/// Where a setting stands: in quotes, a name may have dots in it.
+fn found(table: &dyn TableLike, key: &str) -> Option<Vec<String>> {
+    if table.contains_key(key) {
+        return Some(vec![key.to_owned()]);
+    }
+    key.match_indices('.').find_map(|(at, _)| {
+        let (section, rest) = (&key[..at], &key[at + 1..]);
+        let mut path = found(table.get(section)?.as_table_like()?, rest)?;
+        path.insert(0, section.to_owned());
+        Some(path)
+    })
 }
 
 /// Puts a text in the place of a file, whole or not at all.

@@ -7,7 +7,8 @@ use homehost_mesh::Multiaddr;
 use homehost_mesh::address::{is_listenable, is_reachable};
 use homehost_protocol::NetworkName;
 use toml_edit::Item;
-use tracing_subscriber::EnvFilter;
+
+use super::log_filter;
 
 pub(crate) const LISTEN: &str = "mesh.listen";
 pub(crate) const BOOTSTRAP: &str = "mesh.bootstrap";
@@ -22,9 +23,6 @@ pub(crate) const LOG_VARIABLE: &str = "HOMEHOST_LOG";
 
 /// Addresses of one setting; each is dialled or listened on.
 pub(super) const ADDRESSES_MAX: usize = 64;
-
-/// Longest filter of the log in bytes.
-const FILTER_BYTES_MAX: usize = 1024;
 
 /// What is shown of a wrong value.
 const SHOWN_CHARS: usize = 80;
@@ -250,12 +248,10 @@ impl Kind {
                 Ok(address) if address.ip().is_loopback() => Ok(Value::Api(address)),
                 _ => Err(self.not(text)),
             },
-            Self::Log => {
-                let sound = text.len() <= FILTER_BYTES_MAX
-                    && !text.trim().is_empty()
-                    && EnvFilter::builder().parse(text).is_ok();
-                if sound { Ok(Value::Log(text.to_owned())) } else { Err(self.not(text)) }
-            }
+            Self::Log => match log_filter::read(text) {
+                Ok(filter) => Ok(Value::Log(filter)),
+                Err(why) => Err(format!("{}: {why}", self.not(text))),
+            },
         }
     }
 

@@ -58,7 +58,9 @@ fn a_wrong_value_is_told_with_its_line_and_what_is_right() {
         ("[mesh]\n\nmdns = \"no\"\n", 3, &["true or false", "found a text"]),
         ("[mesh]\nnetwork = \"No Spaces\"\n", 2, &["No Spaces", "a-z"]),
         ("[http]\nlisten = \"0.0.0.0:80\"\n", 2, &["loopback"]),
-        ("log = \"homehost=loud\"\n", 1, &["filter", "homehost=loud"]),
+        ("log = \"homehost=loud\"\n", 1, &["filter", "homehost=loud", "loud is no level"]),
+        ("log = \"debgu\"\n", 1, &["did you mean debug?"]),
+        ("\"mesh.mdns\" = true\n[mesh]\nmdns = true\n", 3, &["mesh.mdns is set twice"]),
         ("log = \n", 1, &["not TOML"]),
         ("log = \"warn\"\nlog = \"info\"\n", 2, &["not TOML", "duplicate"]),
         ("[mesh]\nmdns = true\n[mesh]\n", 3, &["not TOML", "duplicate"]),
@@ -125,7 +127,7 @@ fn a_variable_with_one_underscore_is_named() {
 #[test]
 fn later_layers_count_and_each_value_knows_its_own() {
     let file = parse("c.toml", "log = \"warn\"\n[mesh]\nnetwork = \"a\"\nmdns = false\n").unwrap();
-    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let variable = |name: &str, value: &str| (name.into(), value.into());
     let environment = environment([
         variable("HOMEHOST__MESH__NETWORK", "b"),
         variable("HOMEHOST__MESH__BOOTSTRAP", "/ip4/8.8.8.8/tcp/1, /ip4/8.8.4.4/tcp/2"),
@@ -163,11 +165,11 @@ fn a_wrong_variable_is_named() {
             "HOMEHOST__MESH__MDNS: expected true or false, found \"maybe\"",
         ),
     ] {
-        let problems = environment([(name.to_owned(), value.to_owned())]).unwrap_err();
+        let problems = environment([(name.into(), value.into())]).unwrap_err();
         assert_eq!(problems[0].to_string(), said);
     }
     let both = [("HOMEHOST__LOG", "debug"), ("HOMEHOST_LOG", "info")];
-    let layer = environment(both.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+    let layer = environment(both.map(|(name, value)| (name.into(), value.into()))).unwrap();
     assert_eq!(Config::of([layer]).log(), Some("debug"));
 }
 
@@ -200,4 +202,45 @@ fn a_value_is_set_and_all_else_stays() {
         }
     }
     assert!(with("c", "broken", LOG, &Value::Log("info".into())).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    for (name, value, said) in [
+        (
+            &b"HOMEHOST__LOG"[..],
+            &b"in\xfffo"[..],
+            "HOMEHOST__LOG: its value \"in\u{fffd}fo\" is not",
+        ),
+        (b"HOMEHOST_LOG", b"\xff", "HOMEHOST_LOG: its value"),
+        (b"HOMEHOST__\xffLOG", b"info", "HOMEHOST__\u{fffd}LOG: its name is not UTF-8"),
+    ] {
+        let problems = environment([(bytes(name), bytes(value))]).unwrap_err();
+        assert!(problems[0].to_string().starts_with(said), "{problems:?}");
+    }
+    let others = [(bytes(b"PATH"), bytes(b"\xff")), (bytes(b"\xff"), bytes(b"x"))];
+    assert_eq!(environment(others), Ok(Layer::new()));
+}
+
+#[test]
+fn line_ends_stay_as_they_are_and_quoted_keys_are_found() {
+    let set = |text: &str, key: &str| {
+        let value = setting(key).unwrap().kind.read_text(&["false"]).unwrap();
+        with("config.toml", text, key, &value).unwrap()
+    };
+    let windows = "# mine\r\n[mesh]\r\nmdns = true # so\r\n\r\n[http]\r\n";
+    assert_eq!(set(windows, MDNS), windows.replace("true", "false"));
+    let more = set(windows, PORT_MAPPING);
+    assert_eq!(more.matches('\n').count(), more.matches("\r\n").count(), "{more:?}");
+    for (before, after) in [
+        ("[\"mesh\"]\n\"mdns\" = true\n", "[\"mesh\"]\n\"mdns\" = false\n"),
+        ("\"mesh.mdns\" = true\n", "\"mesh.mdns\" = false\n"),
+        ("mesh.'mdns' = true\n", "mesh.'mdns' = false\n"),
+        ("mesh = { mdns = true }\n", "mesh = { mdns = false }\n"),
+    ] {
+        assert_eq!(set(before, MDNS), after);
+    }
 }

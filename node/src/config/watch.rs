@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use homehost_api::ConfigView;
+use homehost_api::{ConfigView, ErrorKind};
 use homehost_mesh::{MeshHandle, Multiaddr};
 use homehost_protocol::NetworkName;
 use homehost_runtime::Shutdown;
 
-use super::file::{self, Identity};
+use super::file;
 use super::{BOOTSTRAP, Config, Given, LOG, Layer, NETWORK, Origin, SETTINGS};
-use crate::exit::Failure;
+use crate::exit::{Failure, failure};
 
-/// How often the file is looked at. A system's own notices differ, miss what
-/// editors do that put a new file in the old one's place, and a look is one
-/// system call.
+/// How often the file is read. A system's own notices differ and miss what editors
+/// do that put a new file in the old one's place, its times miss a change within
+/// one tick of them, and there is not much to read.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Takes another filter of the log.
@@ -38,18 +38,25 @@ impl Source {
     /// # Errors
     /// One sentence.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
-        let below = file::load(&self.file, self.named)?;
+        self.lay_over(file::read(&self.file)?.as_deref())
+    }
+
+    /// Lays the rest over what the file says.
+    fn lay_over(&self, text: Option<&str>) -> Result<Config, Failure> {
+        let below = file::layer(&self.file, text, self.named)?;
         Ok(Config::of(std::iter::once(below).chain(self.above.iter().cloned())))
     }
 }
 
-/// What a node is started with: settings, and the state of the file that they
-/// were read from.
+/// What a file says, nothing where there is none, or why it cannot be read.
+type Seen = Result<Option<String>, Failure>;
+
+/// What a node is started with: settings, and what the file said of which they are.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     source: Source,
-    identity: Identity,
+    text: Option<String>,
     /// Addresses of the invitation that it is started with.
     joined: Vec<Multiaddr>,
 }
@@ -60,9 +67,8 @@ impl Loaded {
     /// # Errors
     /// One sentence.
     pub(crate) fn new(source: Source, joined: Vec<Multiaddr>) -> Result<Self, Failure> {
-        // Before it is read: a change in between is seen later.
-        let identity = file::identity(&source.file);
-        Ok(Self { config: source.load()?, source, identity, joined })
+        let text = file::read(&source.file)?;
+        Ok(Self { config: source.lay_over(text.as_deref())?, source, text, joined })
     }
 
     /// Whom to join first.
@@ -148,7 +154,9 @@ pub(crate) struct Settings {
 /// What follows the file.
 pub(crate) struct Follow {
     settings: Settings,
-    seen: Identity,
+    seen: Seen,
+    /// Whether what counts was read from a file.
+    of_file: bool,
     set_log: SetLog,
 }
 
@@ -159,10 +167,11 @@ impl Settings {
         mesh: MeshHandle,
         set_log: SetLog,
     ) -> (Self, Follow) {
-        let Loaded { config, source, identity, joined } = loaded;
+        let Loaded { config, source, text, joined } = loaded;
         let state = State { config, network, joined, waiting: Vec::new(), problem: None };
         let settings = Self { source, state: Arc::new(Mutex::new(state)), mesh };
-        (settings.clone(), Follow { settings, seen: identity, set_log })
+        let of_file = text.is_some();
+        (settings.clone(), Follow { settings, seen: Ok(text), of_file, set_log })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -192,8 +201,8 @@ impl Settings {
         let mut sentences = Vec::new();
         if let Some(problem) = &state.problem {
             sentences.push(format!(
-                "{problem}; the settings before this change still count: mend the file, or use \
-                 `homehost config edit`"
+                "{problem}; the settings before this change still count: mend the file, as with \
+                 `homehost config edit`, or put it back"
             ));
         }
         if !state.waiting.is_empty() {
@@ -233,9 +242,7 @@ impl Settings {
         let file = self.source.file.clone();
         let written =
             tokio::task::spawn_blocking(move || file::keep_invitation(&file, &network, &addresses));
-        written.await.unwrap_or_else(|error| {
-            Err(crate::exit::failure(homehost_api::ErrorKind::Internal, error.to_string()))
-        })
+        written.await.unwrap_or_else(|error| Err(failure(ErrorKind::Internal, error.to_string())))
     }
 }
 
@@ -244,27 +251,48 @@ impl Follow {
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut before = self.seen;
+        let mut before = self.seen.clone();
         loop {
-            tokio::select! {
+            let file = self.settings.source.file.clone();
+            // A disk may not answer.
+            let look = async {
+                looks.tick().await;
+                tokio::task::spawn_blocking(move || file::read(&file)).await
+            };
+            let now = tokio::select! {
                 biased;
                 () = shutdown.stopping() => return Ok(()),
-                _ = looks.tick() => {}
-            }
-            let now = file::identity(&self.settings.source.file);
+                now = look => now,
+            };
+            let Ok(now) = now else { continue };
             // A file that is being written is left to settle for one look.
-            let settled = std::mem::replace(&mut before, now) == now;
+            let settled = before == now;
             if settled && now != self.seen {
-                self.seen = now;
-                self.take().await;
+                self.take(&now).await;
+                self.seen = now.clone();
             }
+            before = now;
         }
     }
 
-    async fn take(&self) {
-        let source = self.settings.source.clone();
-        let read = tokio::task::spawn_blocking(move || source.load()).await;
-        let Ok(read) = read else { return };
+    /// What a file leads to that was changed.
+    fn settings_of(&self, seen: &Seen) -> Result<Config, Failure> {
+        match seen {
+            Err(error) => Err(error.clone()),
+            // Somebody who wants none of it any more starts the node again.
+            Ok(None) if self.of_file => {
+                let text = format!("{} is gone", self.settings.source.file.display());
+                Err(failure(ErrorKind::NotFound, text))
+            }
+            Ok(text) => self.settings.source.lay_over(text.as_deref()),
+        }
+    }
+
+    async fn take(&mut self, seen: &Seen) {
+        let read = self.settings_of(seen);
+        if read.is_ok() {
+            self.of_file = matches!(seen, Ok(Some(_)));
+        }
         let (changed, bootstrap, log) = {
             let mut state = self.settings.state();
             match read {
