@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use homehost_api::{
@@ -40,18 +41,15 @@ pub(crate) async fn servers(State(app): State<App>) -> Answer<Vec<Server>> {
     Ok(Json(app.api.servers().await?))
 }
 
-pub(crate) async fn server(State(app): State<App>, Path(server): Path<String>) -> Answer<Server> {
+pub(crate) async fn server(State(app): State<App>, Segment(server): Segment) -> Answer<Server> {
     Ok(Json(app.api.server(&server).await?))
 }
 
-pub(crate) async fn reach(
-    State(app): State<App>,
-    Path(server): Path<String>,
-) -> Answer<ServerReach> {
+pub(crate) async fn reach(State(app): State<App>, Segment(server): Segment) -> Answer<ServerReach> {
     Ok(Json(app.api.reach(&server).await?))
 }
 
-pub(crate) async fn lookup(State(app): State<App>, Path(id): Path<String>) -> Answer<Lookup> {
+pub(crate) async fn lookup(State(app): State<App>, Segment(id): Segment) -> Answer<Lookup> {
     Ok(Json(app.api.lookup(&id).await?))
 }
 
@@ -90,6 +88,24 @@ const NEXT_CURSOR: &str = "x-next-cursor";
 
 /// Header with the number of rows that match in all.
 const MATCHING_ROWS: &str = "x-matching-rows";
+
+/// The part of a path that names something.
+#[derive(Debug)]
+pub(crate) struct Segment(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(error) => {
+                let text = format!("this address cannot be read: {}", error.body_text());
+                Err(Problem::new(ErrorKind::Usage, text))
+            }
+        }
+    }
+}
 
 /// A query string that could be read, or a problem that says why not.
 pub(crate) fn query_of<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {

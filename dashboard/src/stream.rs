@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use futures::stream::{BoxStream, Stream, StreamExt as _};
 use homehost_api::{DiscoverQuery, ErrorKind};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::App;
 use crate::problem::Problem;
-use crate::routes::query_of;
+use crate::routes::{Segment, query_of};
 
 /// A comment line this often keeps a silent stream open through any proxy, and
 /// lets us notice that the reader is gone.
@@ -38,7 +38,7 @@ type Events = BoxStream<'static, Result<Event, Infallible>>;
 
 pub(crate) async fn logs(
     State(app): State<App>,
-    Path(server): Path<String>,
+    Segment(server): Segment,
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Sse<KeepAliveStream<Events>>, Problem> {
     let query = query_of(query)?;

@@ -168,6 +168,11 @@ async fn errors_have_a_kind_and_a_sentence() {
     let (status, body) = ask(get("/api/v1/discover?sort=luck"), "").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(body.contains("`players`, `name`, `new`, `proved`"), "{body}");
+    for path in ["/servers/%ff", "/servers/%ff/logs", "/servers/%ff/reach", "/lookup/%ff"] {
+        let (status, body) = ask(get(&format!("/api/v1{path}")), "").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        assert!(body.starts_with(r#"{"error":{"kind":"usage","message":"this address"#), "{body}");
+    }
     assert_eq!(ask(get("/elsewhere"), "").await.0, StatusCode::NOT_FOUND);
     assert_eq!(ask(get("/readyz"), "").await.0, StatusCode::SERVICE_UNAVAILABLE);
     let post = || {

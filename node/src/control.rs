@@ -261,7 +261,10 @@ impl Control {
             // Others are told before the node falls silent.
             self.announcer.silent(Duration::from_secs(3)).await;
             self.stop.send_replace(Stop::GamesStopped);
-            format!("the node stops; {} stopped", count(before, "game server"))
+            match before {
+                0 => "the node stops; no game server was running".to_owned(),
+                _ => format!("the node stops; {} stopped", count(before, "game server")),
+            }
         } else {
             self.stop.send_if_modified(|stop| {
                 let first = *stop == Stop::No;

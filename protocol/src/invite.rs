@@ -146,7 +146,9 @@ pub enum InviteError {
     #[error("this invitation was made by a newer program: update HomeHost to use it")]
     Newer,
     /// More than any invitation has.
-    #[error("this is longer than an invitation can be: copy that string alone")]
+    #[error(
+        "an invitation has at most {INVITE_CHARS_MAX} characters, and this is longer: copy that string alone"
+    )]
     TooLong,
     /// Letters were lost or changed.
     #[error("this invitation was not copied whole, or has a wrong letter: ask for it again")]

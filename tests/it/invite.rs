@@ -105,6 +105,7 @@ fn an_invitation_that_cannot_be_used_says_why() {
     let cut = &text[..text.len() - 3];
     for (invite, words) in [
         ("hello", &["not an invitation", "homehost1"][..]),
+        (&"homehost1a".repeat(10_000), &["at most 1280 characters"]),
         (cut, &["not copied whole"]),
         ("homehost2aaaa", &["newer"]),
     ] {

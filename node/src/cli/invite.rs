@@ -6,6 +6,7 @@ use homehost_api::{AddressState, Invitation, Peer};
 use homehost_protocol::Invite;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
+use terminal_size::{Width, terminal_size};
 
 use super::output::{Cell, Colour};
 use super::{Client, Output};
@@ -22,9 +23,17 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) fn text(invitation: &Invitation, output: &Output) -> String {
     let mut text = String::new();
     if output.is_terminal() {
-        if let Some(code) = code(&invitation.text) {
-            text.push_str(&output.black_on_white(&code));
-            text.push('\n');
+        let columns = terminal_size().map(|(Width(columns), _)| columns.into());
+        match code(&invitation.text, columns) {
+            Ok(code) => {
+                text.push_str(&output.black_on_white(&code));
+                text.push('\n');
+            }
+            Err(Some(columns)) => output.hint(&format!(
+                "a QR code of it takes {columns} columns: make the terminal wider, and run this \
+                 again, to have one"
+            )),
+            Err(None) => {}
         }
         let rows: Vec<_> = invitation
             .addresses
@@ -59,9 +68,14 @@ pub(super) fn text(invitation: &Invitation, output: &Output) -> String {
 }
 
 /// The string as a code, two modules in a letter. Capitals make a smaller one.
-fn code(text: &str) -> Option<String> {
-    let code = QrCode::with_error_correction_level(text.to_ascii_uppercase(), EcLevel::L).ok()?;
-    Some(code.render::<Dense1x2>().build())
+///
+/// # Errors
+/// The columns that it takes, where it does not fit; a broken one reads as nothing.
+fn code(text: &str, columns: Option<usize>) -> Result<String, Option<usize>> {
+    let code = QrCode::with_error_correction_level(text.to_ascii_uppercase(), EcLevel::L);
+    let code = code.map_err(|_| None)?.render::<Dense1x2>().build();
+    let width = code.lines().next().map_or(0, |line| line.chars().count());
+    if columns.is_some_and(|columns| columns < width) { Err(Some(width)) } else { Ok(code) }
 }
 
 /// Tells a person whether somebody of an invitation has answered.
@@ -93,12 +107,14 @@ mod tests {
     fn the_longest_invitation_still_makes_a_code() {
         let longest =
             "homehost1".to_owned() + &"a".repeat(homehost_protocol::limits::INVITE_CHARS_MAX - 9);
-        let code = code(&longest).expect("it fits");
+        let code = code(&longest, None).expect("it fits");
         let width = code.lines().next().expect("a line").chars().count();
         assert!(code.lines().all(|line| line.chars().count() == width));
         assert!(width < 160, "{width} columns");
-        let usual = super::code(&("homehost1".to_owned() + &"a".repeat(150))).expect("it fits");
-        let width = usual.lines().next().expect("a line").chars().count();
-        assert!(width <= 60, "{width} columns");
+        let usual = "homehost1".to_owned() + &"a".repeat(150);
+        let shown = super::code(&usual, Some(60)).expect("it fits");
+        let width = shown.lines().next().expect("a line").chars().count();
+        assert_eq!(super::code(&usual, Some(width)), Ok(shown));
+        assert_eq!(super::code(&usual, Some(width - 1)), Err(Some(width)), "it would be broken");
     }
 }

@@ -2,10 +2,11 @@
 
 use clap::Subcommand;
 use homehost_api::{Action, Invitation, Lookup, MeshStats, ServerReach, Witness};
+use homehost_protocol::Invite;
 
 use super::client::segment;
 use super::output::{Cell, Colour, fields};
-use super::{Client, Output, invite, views};
+use super::{Client, Output, invite, usage, views};
 use crate::control::count;
 use crate::exit::Failure;
 
@@ -37,6 +38,8 @@ pub(crate) async fn run(
             output.show(&invitation, || invite::text(&invitation, output));
         }
         MeshCommand::Join { invite } => {
+            // What is far too long would not get to the node at all.
+            invite.parse::<Invite>().map_err(|error| usage(error.to_string()))?;
             let receipt = client.act(Action::MeshJoin { invite: invite.clone() }).await?;
             output.receipt(&receipt);
             invite::wait(&invite, client, output).await?;

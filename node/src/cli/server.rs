@@ -1,11 +1,14 @@
 //! `homehost server …`: define and run game servers.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, IsTerminal as _};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use homehost_api::{
     Action, ErrorKind, LogLine, NewServer, NodeStatus, Server, ServerState, Visibility,
 };
+use tokio::sync::oneshot;
 
 use super::client::{query_string, segment};
 use super::id::talk::Terminal;
@@ -13,6 +16,15 @@ use super::output::{Cell, Colour, fields, plain};
 use super::views::{alternatives, players, stream_until_asked};
 use super::{Client, Output, usage};
 use crate::exit::{Failure, failure};
+
+/// What is asked before the first public listing.
+const QUESTION: &str = "List it for everybody?";
+
+/// How long an answer from a pipe is waited for.
+const PIPE: Duration = Duration::from_secs(5);
+
+/// Longest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 1024;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
@@ -187,8 +199,9 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Says what the first public listing means. A person at a terminal is asked; a
-/// script is told and goes on, as nobody is there to answer.
+/// Says what the first public listing means. A person at a terminal is asked, and
+/// whoever pipes an answer is heard; a script is told and goes on, as nobody is
+/// there to answer.
 async fn warn(
     visibility: Visibility,
     yes: bool,
@@ -204,15 +217,45 @@ async fn warn(
     if yes {
         return Ok(());
     }
-    let Some(mut terminal) = Terminal::open(output) else { return Ok(()) };
-    let agreed = terminal.confirm("List it for everybody?").map_err(|error| {
+    let failed = |error: io::Error| {
         failure(ErrorKind::Internal, format!("failed to ask: {error}; give --yes"))
-    })?;
-    if agreed {
+    };
+    let agreed = match Terminal::open(output) {
+        Some(mut terminal) => Some(terminal.confirm(QUESTION).map_err(failed)?),
+        None => hear(output).await.map_err(failed)?,
+    };
+    // Of a script.
+    if agreed.unwrap_or(true) {
         return Ok(());
     }
     let text = "nothing was changed: give --visibility unlisted or lan, or --yes";
     Err(failure(ErrorKind::Denied, text))
+}
+
+/// Hears an answer where no terminal is at both ends: of a person whose output goes
+/// elsewhere, or from a pipe. Nothing when there is none.
+async fn hear(output: &Output) -> io::Result<Option<bool>> {
+    let person = io::stdin().is_terminal();
+    if person {
+        output.hint(&format!("{QUESTION} [y/N]"));
+    }
+    let (sender, heard) = oneshot::channel();
+    // Reading may never end, and a thread of the runtime would be waited for.
+    std::thread::spawn(move || sender.send(answer(io::stdin().lock())));
+    let heard = async { heard.await.unwrap_or_else(|error| Err(io::Error::other(error))) };
+    if person {
+        return heard.await.map(|answer| answer.or(Some(false)));
+    }
+    // A pipe that stays open and silent has not agreed to anything.
+    tokio::time::timeout(PIPE, heard).await.unwrap_or(Ok(Some(false)))
+}
+
+/// Yes or no; anything but yes is no, and the end is nothing.
+fn answer(input: impl io::BufRead) -> io::Result<Option<bool>> {
+    let mut line = Vec::new();
+    input.take(ANSWER_BYTES_MAX).read_until(b'\n', &mut line)?;
+    let yes = [&b"y"[..], b"yes"].iter().any(|yes| line.trim_ascii().eq_ignore_ascii_case(yes));
+    Ok((!line.is_empty()).then_some(yes))
 }
 
 fn new_server(args: AddArgs) -> Result<NewServer, Failure> {
@@ -320,4 +363,24 @@ fn show(server: &Server) -> String {
         list.push(("problem", problem.clone()));
     }
     fields(&list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_piped_into_the_question_counts() {
+        for (piped, agreed) in [
+            ("", None),
+            ("n\n", Some(false)),
+            ("\n", Some(false)),
+            ("y", Some(true)),
+            (" YES \r\nn\n", Some(true)),
+            ("the next of a list\n", Some(false)),
+        ] {
+            assert_eq!(answer(piped.as_bytes()).unwrap(), agreed, "{piped:?}");
+        }
+        assert_eq!(answer(&b"\xff\n"[..]).unwrap(), Some(false));
+    }
 }

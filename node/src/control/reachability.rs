@@ -129,7 +129,9 @@ fn summary(mesh: &MeshStatus, ipv6: api::Ipv6) -> String {
     match facts.nat {
         NatKind::Unknown if mesh.peers.is_empty() => super::ALONE.to_owned(),
         NatKind::Unknown => "nobody from another network has said yet whether this node can be \
-                             reached; that takes a minute after the first peer from outside"
+                             reached: that takes a minute after the first peer from outside; if \
+                             there is none, ask somebody for a `homehost mesh invite`, and give \
+                             it to `homehost mesh join`"
             .into(),
         NatKind::None => "the world reaches this node directly; nothing to do".into(),
         NatKind::Mapped => "the router forwards to this node, and the world gets through; \
@@ -201,6 +203,26 @@ mod tests {
             let text = view(&mesh(nat, &[])).summary;
             assert!(text.contains(part), "{nat:?}: {text}");
         }
+    }
+
+    #[test]
+    fn who_waits_for_a_word_from_outside_is_told_how_to_get_one() {
+        let mut mesh = mesh(NatKind::Unknown, &[]);
+        mesh.peers.push(homehost_mesh::PeerInfo {
+            node: homehost_protocol::NodeId([1; 32]),
+            address: "/ip4/192.168.1.3/tcp/4011".parse().unwrap(),
+            scope: homehost_protocol::Scope::OnLink,
+            outgoing: true,
+            path: PathKind::Direct,
+            transport: Some("tcp"),
+            agent: String::new(),
+            role: homehost_mesh::Role::Host,
+            holds_replica: true,
+            rtt: None,
+            since: Instant::now(),
+        });
+        let text = view(&mesh).summary;
+        assert!(text.contains("homehost mesh join"), "{text}");
     }
 
     #[test]
