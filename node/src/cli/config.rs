@@ -156,7 +156,9 @@ fn table(view: &ConfigView, output: &Output) -> String {
 }
 
 fn check(path: &Path, named: bool, output: &Output) -> Result<(), Failure> {
-    let text = match file::read(path)? {
+    let read = file::read(path)?;
+    let sound = if read.is_some() { "is sound" } else { "is not there, and need not be" };
+    let text = match read {
         Some(text) => text,
         None if named => {
             let text = format!("there is no {}", path.display());
@@ -176,7 +178,7 @@ fn check(path: &Path, named: bool, output: &Output) -> Result<(), Failure> {
             0 => String::new(),
             n => format!(", and {} by variables", count(n, "setting")),
         };
-        output.show(&checked, || format!("{name} is sound: {settings}{also}"));
+        output.show(&checked, || format!("{name} {sound}: {settings}{also}"));
         return Ok(());
     }
     let mut problems = below.err().unwrap_or_default();
