@@ -35,6 +35,21 @@ pub(crate) fn default_file(data_dir: &Path) -> PathBuf {
     data_dir.join("config.toml")
 }
 
+/// The file that a node reads which is started now.
+pub(crate) fn file_of(named: Option<&Path>, data_dir: &Path) -> PathBuf {
+    named.map_or_else(|| default_file(data_dir), Path::to_owned)
+}
+
+/// What a node would be told that is started now, without options.
+///
+/// # Errors
+/// One sentence.
+pub(crate) fn at_rest(named: Option<&Path>, data_dir: &Path) -> Result<Config, Failure> {
+    let below = file::load(&file_of(named, data_dir), named.is_some())?;
+    let above = own_environment().map_err(|problems| refused(&problems))?;
+    Ok(Config::of([below, above]))
+}
+
 /// From where a value came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {

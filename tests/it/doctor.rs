@@ -64,8 +64,22 @@ fn what_is_red_ends_with_9_and_says_what_to_do() {
     assert_eq!(answer.code, Some(UNHEALTHY), "nothing starts with that: {answer:?}");
     assert_eq!(level(&answer.json(), "settings"), "red");
 
+    // The file that `up` is given, in the place of the folder's own.
+    let other = test.folder().join("other.toml");
+    let named = other.display().to_string();
+    let answer = node.cli(&["doctor", "--config", &named]);
+    assert_eq!(answer.code, Some(UNHEALTHY), "`up` refuses one that is absent: {answer:?}");
+    assert!(answer.stdout.contains("other.toml"), "{answer:?}");
+    fs::write(&other, "").expect("the folder is ours");
+    assert_eq!(node.cli(&["doctor", "--config", &named]).code, Some(0));
+
     fs::write(&file, "").expect("the folder is ours");
     node.start();
+    fs::write(&other, "[mesh]\nmdsn = true\n").expect("the folder is ours");
+    let report = node.ok(&["doctor"]);
+    assert!(!report.to_string().contains("other.toml"), "the node has its own: {report}");
+    let report = node.ok(&["doctor", "--config", &named]);
+    assert_eq!(level(&report, "settings"), "amber", "{report}");
     node.down();
     fs::write(node.data_dir().join("identity").join("chain"), "no chain").expect("it is ours");
     let answer = node.cli(&["doctor"]);

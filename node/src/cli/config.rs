@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::output::{Cell, Colour};
 use super::{Client, Output, usage};
-use crate::config::{self, Config, Problem, file};
+use crate::config::{self, Problem, file};
 use crate::exit::{self, Failure, failure};
 
 #[derive(Debug, Args)]
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: ConfigArgs, data_dir: &Path, output: &Output) -> R
         ConfigCommand::Show { docs: false } => {
             let view = match (running(data_dir).await, given) {
                 (Some(view), None) => view,
-                (_, given) => at_rest(given, data_dir)?,
+                (_, given) => at_rest(given.as_deref(), data_dir)?,
             };
             output.show(&view, || table(&view, output));
             Ok(())
@@ -118,15 +118,12 @@ async fn used(data_dir: &Path) -> PathBuf {
 }
 
 /// What a node would be told that is started now, without options.
-pub(crate) fn at_rest(given: Option<PathBuf>, data_dir: &Path) -> Result<ConfigView, Failure> {
-    let named = given.is_some();
-    let path = given.unwrap_or_else(|| config::default_file(data_dir));
-    let below = file::load(&path, named)?;
-    let above = config::own_environment().map_err(|problems| config::refused(&problems))?;
+fn at_rest(given: Option<&Path>, data_dir: &Path) -> Result<ConfigView, Failure> {
+    let path = config::file_of(given, data_dir);
     Ok(ConfigView {
         file: path.display().to_string(),
         exists: path.exists(),
-        settings: Config::of([below, above]).view(),
+        settings: config::at_rest(given, data_dir)?.view(),
         ..ConfigView::default()
     })
 }

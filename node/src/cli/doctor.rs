@@ -7,8 +7,8 @@ use clap::Args;
 use homehost_api::ErrorKind;
 use serde::Serialize;
 
-use super::Output;
 use super::output::{Cell, Colour};
+use super::{Output, usage};
 use crate::control::count;
 use crate::doctor::{self, Finding, Level, bundle, gather, worst};
 use crate::exit::{Failure, failure};
@@ -18,6 +18,9 @@ pub(crate) struct DoctorArgs {
     /// Also write a file for whoever helps you; secrets and addresses are left out
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
+    /// File of the settings, if `up` is given one [default: config.toml in the data folder]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -29,7 +32,9 @@ struct Report<'a> {
 }
 
 pub(crate) async fn run(args: DoctorArgs, data_dir: &Path, output: &Output) -> Result<(), Failure> {
-    let (facts, answers) = gather::gather(data_dir).await;
+    let named = args.config.as_ref().map(std::path::absolute).transpose();
+    let named = named.map_err(|error| usage(format!("--config: {error}")))?;
+    let (facts, answers) = gather::gather(data_dir, named.as_deref()).await;
     let findings = doctor::judge(&facts);
     let mut written = None;
     if let Some(path) = &args.bundle {

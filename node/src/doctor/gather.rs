@@ -16,7 +16,7 @@ use homehost_store::{DataDir, Ledger, Replica};
 
 use super::{Clock, Disk, Facts, Running};
 use crate::cli::client::{Client, segment};
-use crate::config::{self, BOOTSTRAP, Config, file};
+use crate::config::{self, BOOTSTRAP, Config};
 use crate::control::identity;
 use crate::exit::{self, Failure};
 use crate::identity::Identity;
@@ -41,8 +41,8 @@ pub(crate) struct Answers {
     pub(crate) servers: Vec<(Server, Option<ServerReach>)>,
 }
 
-/// Looks at everything.
-pub(crate) async fn gather(data_dir: &Path) -> (Facts, Answers) {
+/// Looks at everything. `named` is the file of settings that somebody gave.
+pub(crate) async fn gather(data_dir: &Path, named: Option<&Path>) -> (Facts, Answers) {
     let mut answers = Answers::default();
     let mut silent = None;
     if DataDir::is_in_use(data_dir) {
@@ -56,12 +56,15 @@ pub(crate) async fn gather(data_dir: &Path) -> (Facts, Answers) {
             Err(error) => silent = Some(error.message),
         }
     }
-    let folder = data_dir.to_owned();
+    let (folder, file) = (data_dir.to_owned(), named.map(Path::to_owned));
     let at_rest = answers.status.is_none() && silent.is_none();
-    let facts = tokio::task::spawn_blocking(move || at_hand(&folder, at_rest)).await;
-    let mut facts = facts.unwrap_or_default();
+    let look = move || at_hand(&folder, file.as_deref(), at_rest);
+    let mut facts = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     facts.silent = silent;
+    // The file that somebody asks about may be another than that of the node.
+    let asked = named.and(facts.settings.clone());
     take_in(&mut facts, &answers);
+    facts.settings = asked.or(facts.settings);
     (facts, answers)
 }
 
@@ -88,12 +91,8 @@ async fn get<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Opt
 }
 
 /// What can be seen without a node.
-fn at_hand(data_dir: &Path, at_rest: bool) -> Facts {
-    let path = config::default_file(data_dir);
-    let (settings, config) = match file::load(&path, false).and_then(|below| {
-        let above = config::own_environment().map_err(|problems| config::refused(&problems))?;
-        Ok(Config::of([below, above]))
-    }) {
+fn at_hand(data_dir: &Path, named: Option<&Path>, at_rest: bool) -> Facts {
+    let (settings, config) = match config::at_rest(named, data_dir) {
         Ok(config) => (None, config),
         Err(error) => (Some(error.message), Config::default()),
     };
