@@ -368,6 +368,7 @@ impl NodeApi for Control {
             servers: servers.len(),
             before_public: views::before_public(&servers, &mesh).map(str::to_owned),
             attention: self.attention(),
+            clock: self.clock.view(),
             refused: stats.refused.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         })
     }

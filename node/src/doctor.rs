@@ -10,7 +10,7 @@ mod redact;
 mod start_line;
 
 use homehost_api::{
-    AddressState, Identity, NatKind, NetworkFacts, PhraseState, Server, ServerReach, ServerState,
+    AddressState, ClockView, Identity, NatKind, NetworkFacts, PhraseState, Server, ServerReach, ServerState,
 };
 use serde::Serialize;
 
@@ -24,9 +24,6 @@ const FREE_AMBER: u64 = 2 * 1024 * 1024 * 1024;
 /// How far a clock may be off before others ignore what is signed by it
 /// (spec/records §12).
 const CLOCK_OFF_MS: i64 = 10 * 60 * 1000;
-
-/// Records of the wrong time from which on it is no accident.
-const WRONG_TIMES: u64 = 3;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -91,16 +88,12 @@ pub(crate) struct Disk {
 }
 
 /// What tells of the clock.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
     /// Milliseconds by which the newest file of the node is ahead of the clock.
     pub(crate) files_ahead_ms: i64,
-    /// Records of others that were dated too far ahead.
-    pub(crate) future: u64,
-    /// Records of others that were over already.
-    pub(crate) expired: u64,
-    /// Records of others that were taken in.
-    pub(crate) admitted: u64,
+    /// What others' dates say of it now, if a node runs and anybody spoke.
+    pub(crate) others: Option<ClockView>,
 }
 
 /// What only a running node knows.
@@ -127,7 +120,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     }
     findings.push(identity(facts));
     findings.push(disk(&facts.disk));
-    findings.push(clock(facts.clock));
+    findings.push(clock(&facts.clock));
     findings.push(store(facts));
     findings.extend(facts.ports.iter().map(|(name, problem)| port(name, problem.as_deref())));
     if let Some(running) = &facts.running {
@@ -218,36 +211,26 @@ fn bytes(bytes: u64) -> String {
     if gb >= 1.0 { format!("{gb:.0} GB") } else { format!("{:.0} MB", bytes as f64 / 1e6) }
 }
 
-fn clock(clock: Clock) -> Finding {
+fn clock(clock: &Clock) -> Finding {
     let next = "set the clock of this machine, best by NTP";
+    // What others say now comes before what was written here by whatever clock
+    // this machine had then.
+    match &clock.others {
+        Some(ClockView { problem: Some(said) }) => {
+            return finding("clock", Level::Red, format!("it is {said}"), next);
+        }
+        Some(ClockView { problem: None }) => {
+            return finding("clock", Level::Green, "it agrees with what others sign", "");
+        }
+        None => {}
+    }
     let off = clock.files_ahead_ms;
     if off > CLOCK_OFF_MS {
         let said = format!("it is {} behind the newest file of this node", span(off));
         return finding("clock", Level::Red, said, next);
     }
-    // One liar may date what he likes; a clock that is off sees all of them so.
-    let most = |wrong: u64| wrong >= WRONG_TIMES && wrong > clock.admitted;
-    if most(clock.future) {
-        let said = format!(
-            "it seems to be behind: {} of others are dated in its future, and {} fit",
-            count_u64(clock.future, "record"),
-            clock.admitted
-        );
-        return finding("clock", Level::Red, said, next);
-    }
-    if most(clock.expired) {
-        let said = format!(
-            "it may be ahead, perhaps by a day: {} of others are over by it, and {} fit",
-            count_u64(clock.expired, "record"),
-            clock.admitted
-        );
-        return finding("clock", Level::Red, said, next);
-    }
-    if clock.admitted == 0 {
-        let said = "nothing speaks against it; no record of others was there to compare";
-        return finding("clock", Level::Green, said, "");
-    }
-    finding("clock", Level::Green, "it agrees with what others sign", "")
+    let said = "nothing speaks against it; no other host was heard to compare";
+    finding("clock", Level::Green, said, "")
 }
 
 fn span(ms: i64) -> String {
@@ -257,10 +240,6 @@ fn span(ms: i64) -> String {
         120..2880 => format!("{} hours", minutes / 60),
         _ => format!("{} days", minutes / 1440),
     }
-}
-
-fn count_u64(n: u64, noun: &str) -> String {
-    count(usize::try_from(n).unwrap_or(usize::MAX), noun)
 }
 
 fn store(facts: &Facts) -> Finding {

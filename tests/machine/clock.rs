@@ -48,11 +48,18 @@ fn a_clock_a_day_off_is_named_and_all_is_well_when_it_is_set_right() {
         };
         let status = says("the clock is named", true);
         assert!(status["attention"].to_string().contains("24 hours"), "{off}: {status}");
+        let (level, said) = crate::diagnosis(&node, "clock");
+        assert!(level == "red" && said.contains("24 hours"), "{off}: {said}");
         // No restart.
         set("+0");
         witness.sees(&own, "live", Duration::from_secs(150));
         node.sees(&theirs, "live", Duration::from_secs(150));
         says("the clock is right", false);
+        // What was refused before the clock was set speaks no more.
+        eventually(Duration::from_secs(150), "the doctor is content with the clock", || {
+            let (level, said) = crate::diagnosis(&node, "clock");
+            if level == "green" && said.contains("agrees") { Ok(()) } else { Err(said) }
+        });
         node.ok(&["server", "stop", "Own"]);
         witness.sees(&own, "withdrawn", Duration::from_secs(60));
         node.down_with_games();

@@ -64,6 +64,14 @@ fn refused(node: &Node<'_>, code: i32) -> String {
     body["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
+/// The level and the sentence of one finding of the doctor.
+fn diagnosis(node: &Node<'_>, check: &str) -> (String, String) {
+    let report = node.cli(&["doctor"]).json();
+    let findings = report["findings"].as_array().expect("a list");
+    let found = findings.iter().find(|finding| finding["check"] == check).expect("it is there");
+    (found["level"].as_str().unwrap_or_default().to_owned(), found["said"].to_string())
+}
+
 /// Takes all space that is left, to the last byte.
 fn fill(folder: &Path) -> PathBuf {
     let path = folder.join("fill");

@@ -22,9 +22,9 @@ pub use network::{
     Router, ServerReach, Traffic, Witness,
 };
 pub use view::{
-    ConfigView, Device, DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery, Identity,
-    LogLine, NodeStatus, Peer, PhraseState, Reach, RowStatus, Server, ServerState, SettingView,
-    SortBy, Visibility,
+    ClockView, ConfigView, Device, DirectoryChange, DirectoryPage, DirectoryRow, DiscoverQuery,
+    Identity, LogLine, NodeStatus, Peer, PhraseState, Reach, RowStatus, Server, ServerState,
+    SettingView, SortBy, Visibility,
 };
 
 /// A running node, as everything above it sees it.

@@ -47,8 +47,20 @@ pub struct NodeStatus {
     /// What its owner should look at, in sentences that say what to do.
     #[serde(default)]
     pub attention: Vec<String>,
+    /// What others' dates say of this machine's clock now; null while nobody
+    /// spoke.
+    #[serde(default)]
+    pub clock: Option<ClockView>,
     /// Records not taken in since the start, by reason.
     pub refused: BTreeMap<String, u64>,
+}
+
+/// What others' dates say of the clock of a machine, each owner's word once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockView {
+    /// How far it is off and what that means, as in "it is …"; null when it is
+    /// as others have it.
+    pub problem: Option<String>,
 }
 
 /// What a node was told, and from where it knows.

@@ -119,12 +119,7 @@ fn take_in(facts: &mut Facts, answers: &Answers) {
     if let Some(identity) = &answers.identity {
         facts.identity = Some(Ok(identity.clone()));
     }
-    if let Some(stats) = &answers.stats {
-        let refused = |why: &str| stats.refused.get(why).copied().unwrap_or_default();
-        facts.clock.future = refused("future");
-        facts.clock.expired = refused("expired");
-        facts.clock.admitted = stats.admitted;
-    }
+    facts.clock.others = status.clock.clone();
     if let Some(config) = &answers.config {
         facts.settings = config.problem.clone().or_else(|| {
             let waiting = config.waiting.join(" and ");

@@ -110,8 +110,9 @@ fn each_fault_is_named_with_its_level_and_the_next_step() {
         ("disk", Level::Red, "saves are in danger", |f| f.disk.free = Some(1_000_000)),
         ("disk", Level::Amber, "soon", |f| f.disk.free = Some(1_000_000_000)),
         ("clock", Level::Red, "NTP", |f| f.clock.files_ahead_ms = 24 * 3_600_000),
-        ("clock", Level::Red, "NTP", |f| f.clock.future = 5),
-        ("clock", Level::Red, "NTP", |f| f.clock.expired = 5),
+        ("clock", Level::Red, "NTP", |f| {
+            f.clock.others = Some(ClockView { problem: Some("3 hours behind".into()) });
+        }),
         ("store", Level::Amber, "deleted", |f| f.damaged_stores = 2),
         ("mesh port", Level::Red, "another port", |f| {
             f.ports = vec![("mesh port".into(), Some("taken".into()))];
@@ -164,20 +165,22 @@ fn each_fault_is_named_with_its_level_and_the_next_step() {
 }
 
 #[test]
-fn a_few_wrong_times_among_many_right_ones_are_somebody_elses() {
-    let clock = |future, expired, admitted| Clock { future, expired, admitted, files_ahead_ms: 0 };
-    for (of, level) in [
-        (clock(0, 0, 0), Level::Green),
-        (clock(2, 2, 0), Level::Green),
-        (clock(50, 0, 60), Level::Green),
-        (clock(50, 0, 3), Level::Red),
-        (clock(0, 50, 3), Level::Red),
+fn the_clock_is_judged_by_what_others_say_now() {
+    let right = Some(ClockView { problem: None });
+    let wrong = Some(ClockView { problem: Some("3 hours ahead of others".into()) });
+    let of = |others: &Option<ClockView>, hours: i64| {
+        let clock = Clock { others: others.clone(), files_ahead_ms: hours * 3_600_000 };
+        super::clock(&clock)
+    };
+    for (others, hours, level, word) in [
+        (&None, 0, Level::Green, "no other host was heard"),
+        (&None, 24, Level::Red, "24 hours behind the newest file"),
+        // Its own files are of when it was wrong.
+        (&right, 24, Level::Green, "agrees"),
+        (&wrong, 0, Level::Red, "it is 3 hours ahead of others"),
     ] {
-        assert_eq!(super::clock(of).level, level, "{of:?}");
+        let finding = of(others, hours);
+        assert_eq!(finding.level, level, "{finding:?}");
+        assert!(finding.said.contains(word), "{finding:?}");
     }
-    assert!(
-        super::clock(Clock { files_ahead_ms: 86_400_000, ..clock(0, 0, 9) })
-            .said
-            .contains("24 hours")
-    );
 }

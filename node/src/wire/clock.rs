@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use homehost_api::ClockView;
 use homehost_protocol::limits::AHEAD_MAX;
 use homehost_protocol::validate::{KeyChains, Verdict, claimed_issue, validate};
 use homehost_protocol::{NetworkName, RootId, UnixMillis};
@@ -161,22 +162,18 @@ impl ClockHandle {
         self.watch().opinion(Now::read())
     }
 
+    /// What is known of it, for whoever asks; nothing while nobody spoke.
+    pub(crate) fn view(&self) -> Option<ClockView> {
+        let opinion = self.opinion();
+        (opinion != Opinion::Unknown).then(|| ClockView { problem: problem(opinion) })
+    }
+
     /// A sentence when the clock is wrong.
     pub(crate) fn attention(&self) -> Option<String> {
-        let (by, way, owners, so) = match self.opinion() {
-            Opinion::Unknown | Opinion::Right => return None,
-            Opinion::Ahead { by, owners } => (by, "ahead of", owners, "others ignore what it says"),
-            Opinion::Behind { by, owners } => (by, "behind", owners, "it ignores what others say"),
-        };
-        let of = if owners == 1 { "that of another host" } else { "those of other hosts" };
-        let by = match by.as_secs() {
-            seconds @ 0..7200 => format!("{} minutes", (seconds + 30) / 60),
-            seconds @ 7200..172_800 => format!("{} hours", (seconds + 1800) / 3600),
-            seconds => format!("{} days", (seconds + 43_200) / 86_400),
-        };
+        let problem = problem(self.opinion())?;
         Some(format!(
-            "this machine's clock is {by} {way} {of}, so {so}: set it (on Linux \
-             `timedatectl set-ntp true`), and all goes on by itself"
+            "this machine's clock is {problem}: set it (on Linux `timedatectl set-ntp true`), \
+             and all goes on by itself"
         ))
     }
 
@@ -200,6 +197,26 @@ impl ClockHandle {
         }
         Ok(seq)
     }
+}
+
+/// How far it is off, and what that means; nothing when it is not.
+fn problem(opinion: Opinion) -> Option<String> {
+    let (by, way, owners, so) = match opinion {
+        Opinion::Unknown | Opinion::Right => return None,
+        Opinion::Ahead { by, owners } => {
+            (by, "ahead of", owners, "others ignore what this node says")
+        }
+        Opinion::Behind { by, owners } => {
+            (by, "behind", owners, "this node ignores what others say")
+        }
+    };
+    let of = if owners == 1 { "that of another host" } else { "those of other hosts" };
+    let by = match by.as_secs() {
+        seconds @ 0..7200 => format!("{} minutes", (seconds + 30) / 60),
+        seconds @ 7200..172_800 => format!("{} hours", (seconds + 1800) / 3600),
+        seconds => format!("{} days", (seconds + 43_200) / 86_400),
+    };
+    Some(format!("{by} {way} {of}, so {so}"))
 }
 
 #[cfg(test)]
