@@ -10,7 +10,8 @@ mod redact;
 mod start_line;
 
 use homehost_api::{
-    AddressState, ClockView, Identity, NatKind, NetworkFacts, PhraseState, Server, ServerReach, ServerState,
+    AddressState, ClockView, Identity, NatKind, NetworkFacts, PhraseState, Server, ServerReach,
+    ServerState,
 };
 use serde::Serialize;
 

@@ -231,4 +231,18 @@ fn a_bundle_holds_what_helps_and_nothing_that_was_planted() {
     assert_ne!(answer.code, Some(0));
     assert!(answer.stderr.contains("there already"), "{answer:?}");
     node.down_with_games();
+
+    // Without a running node the settings are in it all the same.
+    let bundle = test.folder().join("at-rest.tar");
+    node.ok(&["doctor", "--bundle", &bundle.display().to_string()]);
+    let text = String::from_utf8_lossy(&fs::read(&bundle).expect("it was written")).to_lowercase();
+    for helps in ["mesh.bootstrap", "config.toml:3", "mesh.listen"] {
+        assert!(text.contains(helps), "{helps} is missing");
+    }
+    for secret in ["planted", "geheim-anna", "203.0.113.77", "example.org"] {
+        assert!(!text.contains(secret), "{secret} is in the bundle");
+    }
+    let ending = fs::read_dir(test.folder()).expect("it is ours").flatten();
+    let left = ending.filter(|of| of.file_name().to_string_lossy().starts_with(".homehost"));
+    assert_eq!(left.count(), 0, "nothing is left beside it");
 }

@@ -4,11 +4,12 @@
 //! Nothing is copied from the disk as it is: everything goes through the
 //! redactor, start lines keep their shape alone, and the environment stays out.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use homehost_api::{LogLine, Server};
+use homehost_runtime::files::sync_folder;
 use homehost_runtime::wall_ms;
 use serde_json::{Value, json};
 
@@ -53,16 +54,35 @@ pub(crate) async fn write(
     }
     let own = own_log(data_dir);
     let parts = parts(data_dir, findings, &answers, &logs, own.as_deref());
-    let refused = |error: std::io::Error| {
+    save(path, |file| pack(file, &parts)).map_err(|error| {
+        let path = path.display();
         let text = match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                format!("{} is there already: name another file", path.display())
-            }
-            _ => format!("failed to write {}: {error}; {}", path.display(), exit::next(&error)),
+            ErrorKind::AlreadyExists => format!("{path} is there already: name another file"),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!(
+                "failed to write {path}: {error}; free some space, or name a file on another disk"
+            ),
+            _ => format!("failed to write {path}: {error}; name a file in a folder of yours"),
         };
         failure(exit::of_io(&error), text)
-    };
-    pack(path, &parts).map_err(refused)
+    })
+}
+
+/// Writes a file that only its owner may read. It gets its name when it is whole
+/// and on the disk: a bundle that was cut short helps nobody.
+fn save(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let folder = path.parent().unwrap_or(&path);
+    if fs::symlink_metadata(&path).is_ok() {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    // It is removed when it is dropped without its name.
+    let mut file = tempfile::Builder::new().prefix(".homehost-bundle-").tempfile_in(folder)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(&path).map_err(|refused| refused.error)?;
+    // It is whole; of a folder that may not be read, its name is not certain yet.
+    let _ = sync_folder(folder);
+    Ok(())
 }
 
 async fn console(client: &Client, server: &Server) -> String {
@@ -79,7 +99,7 @@ async fn console(client: &Client, server: &Server) -> String {
 /// The end of what a node in the background wrote, in whole lines: a secret that
 /// is cut in two is not recognised.
 fn own_log(data_dir: &Path) -> Option<String> {
-    let mut file = fs::File::open(data_dir.join("logs").join("homehost.log")).ok()?;
+    let mut file = File::open(data_dir.join("logs").join("homehost.log")).ok()?;
     let length = file.metadata().ok()?.len();
     let from = length.saturating_sub(LOG_BYTES);
     file.seek(SeekFrom::Start(from)).ok()?;
@@ -194,8 +214,11 @@ fn known(data_dir: &Path, answers: &Answers) -> Redactor {
     if let Ok(name) = fs::read_to_string("/proc/sys/kernel/hostname") {
         redactor.name(&name, "this machine");
     }
-    // Every folder above the data may be called like a person.
-    for folder in data_dir.iter().map(|part| part.to_string_lossy()) {
+    // Every folder above the data may be called like a person, as may those of a
+    // file of settings that lies elsewhere.
+    let settings = answers.config.as_ref().and_then(|config| Path::new(&config.file).parent());
+    let folders = data_dir.iter().chain(settings.into_iter().flat_map(Path::iter));
+    for folder in folders.map(|part| part.to_string_lossy()) {
         let usual = [
             "home", "var", "lib", "usr", "tmp", "opt", "srv", "mnt", "data", "games", "node",
             "share", "users", "local", "homehost", "root", ".local", "appdata",
@@ -224,12 +247,8 @@ fn known(data_dir: &Path, answers: &Answers) -> Redactor {
     redactor
 }
 
-fn pack(path: &Path, parts: &[(String, String)]) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut archive = tar::Builder::new(options.open(path)?);
+fn pack(file: &mut File, parts: &[(String, String)]) -> std::io::Result<()> {
+    let mut archive = tar::Builder::new(file);
     for (name, text) in parts {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
@@ -238,7 +257,7 @@ fn pack(path: &Path, parts: &[(String, String)]) -> std::io::Result<()> {
         header.set_cksum();
         archive.append_data(&mut header, format!("homehost-bundle/{name}"), text.as_bytes())?;
     }
-    archive.into_inner()?.sync_all()
+    archive.finish()
 }
 
 #[cfg(test)]
@@ -283,6 +302,45 @@ mod tests {
         }
         let text = bundled(&["game", "--port", "25565", "--slots", "20"], "on 25565 for 20");
         assert!(text.contains("on 25565 for 20"), "{text}");
+    }
+
+    #[test]
+    fn a_bundle_is_there_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bundle.tar");
+        let names = || fs::read_dir(folder.path()).unwrap().count();
+        let full = |file: &mut File| {
+            std::io::Write::write_all(file, b"half of it")?;
+            Err(ErrorKind::StorageFull.into())
+        };
+        assert_eq!(save(&path, full).unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(names(), 0);
+        let parts = [("README.txt".to_owned(), ABOUT.to_owned())];
+        save(&path, |file| pack(file, &parts)).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains(ABOUT));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let again = save(&path, |file| pack(file, &[])).unwrap_err();
+        assert_eq!((again.kind(), names()), (ErrorKind::AlreadyExists, 1));
+    }
+
+    #[test]
+    fn settings_of_another_folder_name_nobody() {
+        let file = "/srv/planted-anna/other.toml";
+        let problem = format!("{file}:2: mesh.mdsn is no setting");
+        let config = homehost_api::ConfigView {
+            file: file.to_owned(),
+            problem: Some(problem),
+            ..homehost_api::ConfigView::default()
+        };
+        let answers = Answers { config: Some(config), ..Answers::default() };
+        let parts = parts(Path::new("/var"), &[], &answers, &[], None);
+        let text: String = parts.into_iter().map(|(_, text)| text).collect();
+        assert!(!text.contains("planted"), "{text}");
+        assert!(text.contains("other.toml:2: "), "{text}");
     }
 
     #[test]

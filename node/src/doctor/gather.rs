@@ -29,7 +29,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Files of the data folder whose times tell of the clock.
 const FILES_MAX: usize = 256;
 
-/// What a running node said, for the findings and for a bundle.
+/// What a running node said, for the findings and for a bundle. The settings are
+/// there without one, too: as it would be told them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answers {
     pub(crate) status: Option<NodeStatus>,
@@ -59,12 +60,15 @@ pub(crate) async fn gather(data_dir: &Path, named: Option<&Path>) -> (Facts, Ans
     let (folder, file) = (data_dir.to_owned(), named.map(Path::to_owned));
     let at_rest = answers.status.is_none() && silent.is_none();
     let look = move || at_hand(&folder, file.as_deref(), at_rest);
-    let mut facts = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    let (mut facts, settings) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     facts.silent = silent;
     // The file that somebody asks about may be another than that of the node.
     let asked = named.and(facts.settings.clone());
     take_in(&mut facts, &answers);
     facts.settings = asked.or(facts.settings);
+    if answers.status.is_none() {
+        answers.config = Some(settings);
+    }
     (facts, answers)
 }
 
@@ -90,19 +94,31 @@ async fn get<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Opt
     tokio::time::timeout(ANSWER, client.get(path)).await.ok()?.ok()
 }
 
-/// What can be seen without a node.
-fn at_hand(data_dir: &Path, named: Option<&Path>, at_rest: bool) -> Facts {
-    let (settings, config) = match config::at_rest(named, data_dir) {
-        Ok(config) => (None, config),
-        Err(error) => (Some(error.message), Config::default()),
+/// What can be seen without a node, and what one would be told.
+fn at_hand(data_dir: &Path, named: Option<&Path>, at_rest: bool) -> (Facts, ConfigView) {
+    let file = config::file_of(named, data_dir);
+    let mut view = ConfigView {
+        file: file.display().to_string(),
+        exists: file.exists(),
+        ..ConfigView::default()
+    };
+    let config = match config::at_rest(named, data_dir) {
+        Ok(config) => {
+            view.settings = config.view();
+            config
+        }
+        Err(error) => {
+            view.problem = Some(error.message);
+            Config::default()
+        }
     };
     let folder = data_dir.join("identity");
     let identity = Identity::exists(&folder).then(|| {
         let identity = Identity::peek(&folder).map_err(|error| error.to_string());
         identity.map(|identity| identity::view(&identity))
     });
-    Facts {
-        settings,
+    let facts = Facts {
+        settings: view.problem.clone(),
         identity,
         disk: disk(data_dir),
         clock: Clock { files_ahead_ms: files_ahead(data_dir), ..Clock::default() },
@@ -111,7 +127,8 @@ fn at_hand(data_dir: &Path, named: Option<&Path>, at_rest: bool) -> Facts {
         ports: if at_rest { ports(&config) } else { Vec::new() },
         running: None,
         silent: None,
-    }
+    };
+    (facts, view)
 }
 
 fn take_in(facts: &mut Facts, answers: &Answers) {
