@@ -26,6 +26,7 @@ use crate::exit::{self, Failure, failure};
 use crate::identity::Identity;
 use crate::identity::keys::Keys;
 use crate::place;
+use crate::run_log::{RunLog, Why};
 use crate::wire::announce::Announcement;
 use crate::wire::audit::{self, Audit};
 use crate::wire::clock::ClockHandle;
@@ -80,6 +81,7 @@ pub(crate) struct Daemon {
     asked: watch::Receiver<Stop>,
     ledger: Ledger,
     replica: Replica,
+    log: RunLog,
     /// Held until the end: its lock keeps a second daemon away.
     _folder: DataDir,
 }
@@ -244,6 +246,7 @@ impl Daemon {
         let address = serve(http, &control, token, &tasks, &config.data_dir)?;
         wait_for_listener(&control.mesh).await;
         control.ready.store(true, Ordering::Release);
+        let log = RunLog::begin(control.keys.network(), &config.data_dir);
         Ok(Self {
             control,
             http: address,
@@ -252,6 +255,7 @@ impl Daemon {
             asked,
             ledger,
             replica,
+            log,
             _folder: folder,
         })
     }
@@ -266,6 +270,16 @@ impl Daemon {
                 asked.map_or(Stop::LeaveGames, |stop| *stop)
             }
         }
+    }
+
+    /// Why it stops that was asked to, or of which a part failed.
+    pub(crate) fn why(&self) -> Why {
+        if self.tasks.failure().is_some() { Why::Failure } else { Why::Asked }
+    }
+
+    /// Enters into the log that the node stops.
+    pub(crate) fn ends(&self, why: Why) {
+        self.log.ends(why);
     }
 
     /// Stops every part. Games that run go on.

@@ -14,4 +14,5 @@ mod identity;
 mod log_file;
 mod lost;
 mod place;
+mod run_log;
 mod wire;

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use homehost_tests::process::{Signal, is_alive, session};
+use homehost_tests::process::{Signal, is_alive, send, session};
 use homehost_tests::{Game, Node, Test, eventually, run};
 use serde_json::Value;
 
@@ -52,11 +52,22 @@ fn a_detached_node_is_up_when_the_command_returns_and_has_no_terminal() {
 
     let log = up["log"].as_str().expect("it says where its log is");
     assert_eq!(std::path::Path::new(log), node.data_dir().join("logs/homehost.log"));
-    let log = fs::read_to_string(log).expect("there is a log");
-    assert!(!log.is_empty() && !log.contains('\u{1b}'), "{log}");
+    let logged = || fs::read_to_string(log).expect("there is a log");
+    let first = logged().lines().find(|line| line.contains("the node is up")).map(str::to_owned);
+    let first = first.unwrap_or_else(|| panic!("nothing of its start: {}", logged()));
+    for word in ["version=", test.network(), &format!("pid={daemon}")] {
+        assert!(first.contains(word), "{word} in {first}");
+    }
+    assert!(!logged().contains('\u{1b}') && !logged().contains("the node stops"), "{}", logged());
     node.ok(&["down"]);
     gone(daemon);
     assert!(is_alive(game));
+    assert!(logged().contains("the node stops why=\"it was asked to\""), "{}", logged());
+    let up = detached(&node);
+    let daemon = pid(&up["status"]["pid"]);
+    send(daemon, Signal::Terminate);
+    gone(daemon);
+    assert!(logged().contains("the node stops why=\"a signal\""), "{}", logged());
     let up = detached(&node);
     assert_eq!(node.ok(&["server", "show", "Quiet"])["pid"], game);
     node.ok(&["down", "--games"]);

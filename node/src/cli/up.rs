@@ -26,6 +26,7 @@ use crate::daemon::{Daemon, UpConfig};
 use crate::exit::{Failure, failure};
 use crate::log_file::LogFile;
 use crate::place;
+use crate::run_log::Why;
 
 /// What is logged unless a setting says otherwise. libp2p warns of things that
 /// are normal here, as of being alone, which is said in plain words already.
@@ -219,10 +220,19 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
     };
     introduce(&up(&daemon, &data_dir).await?, output);
     let stop = tokio::select! {
-        stop = daemon.stopped() => stop,
+        stop = daemon.stopped() => {
+            daemon.ends(daemon.why());
+            stop
+        }
         ending = signals.next() => match ending {
-            Ending::Node => Stop::LeaveGames,
-            Ending::Machine => stop_games(&daemon).await,
+            Ending::Node => {
+                daemon.ends(Why::Signal);
+                Stop::LeaveGames
+            }
+            Ending::Machine => {
+                daemon.ends(Why::Machine);
+                stop_games(&daemon).await
+            }
         },
         never = watch_mesh(&daemon, output) => never,
     };
