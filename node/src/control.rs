@@ -37,6 +37,7 @@ use crate::wire::audit::{Audit, Begun, now};
 use crate::wire::clock::ClockHandle;
 use crate::wire::exchange::RepairStats;
 use crate::wire::prove::Reports;
+use crate::wire::storage::Storage;
 
 pub(crate) use identity::NO_PHRASE;
 pub(crate) use invite::multiaddrs as invited;
@@ -73,6 +74,7 @@ pub(crate) struct Control {
     pub(crate) reports: watch_channel::Receiver<Reports>,
     pub(crate) repairs: Arc<RepairStats>,
     pub(crate) clock: ClockHandle,
+    pub(crate) storage: Storage,
     /// A sentence when servers were lost with the ledger before this start.
     pub(crate) lost: Option<String>,
     pub(crate) audit: Audit,
@@ -89,6 +91,11 @@ pub(crate) struct Control {
 impl Control {
     fn servers_now(&self) -> Arc<std::collections::BTreeMap<ServerId, ServerView>> {
         self.hosting.servers().borrow().clone()
+    }
+
+    /// How many games run.
+    pub(crate) fn games_running(&self) -> usize {
+        self.servers_now().values().filter(|server| server.pid.is_some()).count()
     }
 
     /// Finds a server by id, unique beginning of an id, or name.
@@ -244,12 +251,11 @@ impl Control {
     }
 
     async fn stop_node(&self, id: u64, action: &Action, games: bool) -> Result<Receipt, ApiError> {
-        let running = || self.servers_now().values().filter(|server| server.pid.is_some()).count();
-        let before = running();
+        let before = self.games_running();
         let message = if games {
             self.closing.store(true, Ordering::Release);
             self.hosting.stop_all().await;
-            let left = running();
+            let left = self.games_running();
             if left > 0 {
                 self.closing.store(false, Ordering::Release);
                 let text = format!(
@@ -350,6 +356,7 @@ impl NodeApi for Control {
         let servers = self.servers_now();
         let mesh = self.mesh.status().borrow().clone();
         let stats = self.directory.stats();
+        let unwritable = self.storage.problem().await;
         Ok(NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.keys.node().to_string(),
@@ -364,10 +371,11 @@ impl NodeApi for Control {
             alone: self.alone(),
             listings: stats.listings,
             tombstones: stats.tombstones,
-            servers_running: servers.values().filter(|server| server.pid.is_some()).count(),
+            servers_running: self.games_running(),
             servers: servers.len(),
             before_public: views::before_public(&servers, &mesh).map(str::to_owned),
-            attention: self.attention(),
+            attention: self.attention(unwritable.as_ref()),
+            unwritable: unwritable.map(|why| why.reason()),
             clock: self.clock.view(),
             refused: stats.refused.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
         })

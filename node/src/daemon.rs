@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use homehost_api::{ErrorKind, NodeApi as _};
+use homehost_api::ErrorKind;
 use homehost_dashboard::Token;
 use homehost_hosting::{HostingConfig, HostingHandle, RunAs};
 use homehost_mesh::{
@@ -38,6 +38,7 @@ use crate::wire::own_keys::OwnKeys;
 use crate::wire::phone_book::PhoneBook;
 use crate::wire::prove::{Prover, Reports};
 use crate::wire::replica::{DhtPort, ReplicaPort};
+use crate::wire::storage::Storage;
 use crate::wire::witness::Witness;
 
 /// First of the ports on which the API is looked for.
@@ -234,6 +235,7 @@ impl Daemon {
             reports,
             repairs,
             clock,
+            storage: Storage::new(config.data_dir.clone(), ledger.clone(), replica.clone()),
             lost,
             audit: Audit::new(ledger.clone()),
             registry: Arc::new(registry),
@@ -313,8 +315,8 @@ impl Daemon {
     }
 
     /// How many games go on without this daemon.
-    pub(crate) async fn games_left(&self) -> usize {
-        self.control.status().await.map_or(0, |status| status.servers_running)
+    pub(crate) fn games_left(&self) -> usize {
+        self.control.games_running()
     }
 }
 

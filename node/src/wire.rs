@@ -13,4 +13,5 @@ pub(crate) mod own_keys;
 pub(crate) mod phone_book;
 pub(crate) mod prove;
 pub(crate) mod replica;
+pub(crate) mod storage;
 pub(crate) mod witness;

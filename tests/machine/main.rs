@@ -9,6 +9,7 @@ mod day;
 #[path = "../prove/peer.rs"]
 mod peer;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,29 @@ impl Disk {
     fn read_write(&self) {
         self.mount(&["-o", "remount,rw"]);
     }
+
+    /// Makes it read-only under a node that runs. The kernel refuses that of a
+    /// file system on which files are open for writing, so a read-only view of it
+    /// is laid over it: what is opened from now on cannot be written, and what is
+    /// open already can.
+    fn cover_read_only(&self) -> Cover<'_> {
+        let path = self.0.as_os_str();
+        let args = [OsStr::new("--bind"), path, path];
+        let answer = run(Command::new("mount").args(args), Duration::from_secs(10));
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        let cover = Cover(&self.0);
+        self.mount(&["-o", "remount,bind,ro"]);
+        cover
+    }
+}
+
+/// A read-only view that lies over a disk until it is dropped.
+struct Cover<'a>(&'a Path);
+
+impl Drop for Cover<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
 }
 
 impl Drop for Disk {
@@ -70,6 +94,29 @@ fn diagnosis(node: &Node<'_>, check: &str) -> (String, String) {
     let findings = report["findings"].as_array().expect("a list");
     let found = findings.iter().find(|finding| finding["check"] == check).expect("it is there");
     (found["level"].as_str().unwrap_or_default().to_owned(), found["said"].to_string())
+}
+
+/// Waits until the status says that nothing can be written, why, and what to do.
+#[track_caller]
+fn unwritable(node: &Node<'_>, why: &str, next: &str) {
+    eventually(Duration::from_secs(30), "the status says that nothing can be written", || {
+        let status = node.ok(&["status"]);
+        let lines = status["attention"].as_array().cloned().unwrap_or_default();
+        let told = lines.iter().filter_map(|line| line.as_str());
+        let mut told = told.filter(|line| line.contains("data folder"));
+        let told = told.any(|line| line.contains(why) && line.contains(next));
+        if told { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+/// Waits until it does not any more.
+#[track_caller]
+fn writable(node: &Node<'_>) {
+    eventually(Duration::from_secs(30), "the status is content with the disk", || {
+        let status = node.ok(&["status"]);
+        let told = status["attention"].to_string().contains("data folder");
+        if told { Err(status.to_string()) } else { Ok(()) }
+    });
 }
 
 /// Takes all space that is left, to the last byte.
@@ -113,10 +160,17 @@ fn a_full_disk_is_explained_and_games_can_still_be_stopped() {
     assert!(text.contains("full") && text.contains("free"), "{text}");
     assert_eq!(node.ok(&["server", "ls"]).as_array().map(Vec::len), Some(1), "not half added");
     assert_eq!(node.get("/readyz").status, 200);
+    unwritable(&node, "its disk is full", "free some space");
+    let (level, said) = diagnosis(&node, "disk");
+    assert!(level == "red" && said.contains("full"), "{said}");
+    let bundle = disk.0.join("bundle.tar");
+    let text = node.cli(&["doctor", "--bundle", &bundle.display().to_string()]).refusal(1);
+    assert!(text.contains("free some space") && !bundle.exists(), "{text}");
     node.ok(&["server", "stop", "Before"]);
     assert_eq!(node.ok(&["server", "show", "Before"])["state"], "offline");
 
     fs::remove_file(filled).expect("it is ours");
+    writable(&node);
     let id = node.host(&Game::stand_in(&test, "After", 0))["id"].take();
     witness.sees(&id, "live", Duration::from_secs(20));
     node.start_server("Before");
@@ -157,4 +211,38 @@ fn a_read_only_folder_is_explained() {
     disk.read_write();
     node.start();
     node.down();
+}
+
+#[test]
+fn a_folder_that_becomes_read_only_is_said_and_nothing_is_lost() {
+    let test = Test::new();
+    let program = fs::metadata(test.program()).expect("it was built").len();
+    let disk = Disk::new(&test, "disk", program + (64 << 20));
+    let mut node = test.stopped_node("node", &[]);
+    node.set_data_dir(disk.0.join("node"));
+    node.start();
+    node.host(&Game::stand_in(&test, "Before", 0));
+    let game = node.running("Before")["pid"].take();
+
+    let cover = disk.cover_read_only();
+    unwritable(&node, "read-only", "make it writable");
+    let (level, said) = diagnosis(&node, "disk");
+    assert!(level == "red" && said.contains("read-only"), "{said}");
+    let answer = node.add(&Game::stand_in(&test, "Meanwhile", 0));
+    assert!(matches!(answer.code, Some(1 | 5)), "{answer:?}");
+    assert_eq!(node.ok(&["server", "ls"]).as_array().map(Vec::len), Some(1), "not half added");
+    assert_eq!(node.running("Before")["pid"], game, "games go on");
+
+    drop(cover);
+    writable(&node);
+    let (_, said) = diagnosis(&node, "disk");
+    assert!(said.contains("can be written"), "{said}");
+    assert_eq!(node.running("Before")["pid"], game, "all the time");
+    node.host(&Game::stand_in(&test, "After", 0));
+    node.running("After");
+    node.down();
+    node.start();
+    assert_eq!(node.running("Before")["pid"], game, "also over a restart");
+    node.running("After");
+    node.down_with_games();
 }

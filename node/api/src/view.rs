@@ -47,6 +47,10 @@ pub struct NodeStatus {
     /// What its owner should look at, in sentences that say what to do.
     #[serde(default)]
     pub attention: Vec<String>,
+    /// Why nothing can be written to its folder now, as in "its disk is full";
+    /// null when it can be.
+    #[serde(default)]
+    pub unwritable: Option<String>,
     /// What others' dates say of this machine's clock now; null while nobody
     /// spoke.
     #[serde(default)]

@@ -236,7 +236,7 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf, output: &Output) -> Res
         },
         never = watch_mesh(&daemon, output) => never,
     };
-    let games = daemon.games_left().await;
+    let games = daemon.games_left();
     tokio::select! {
         result = daemon.shut_down(stop) => result?,
         // Asked twice: now.
@@ -340,16 +340,15 @@ async fn watch_mesh(daemon: &Daemon, output: &Output) -> Stop {
     let joining = Instant::now();
     let mut told = None;
     loop {
-        let Ok(status) = daemon.control.status().await else {
-            return std::future::pending().await;
-        };
-        let alone = status.peers == 0;
+        // Not the whole status, which looks at the disk.
+        let peers = daemon.control.mesh.status().borrow().peers.len();
+        let alone = peers == 0;
         if told != Some(alone) && !alone {
             output.progress("");
             output.line(&format!(
                 "joined: {}, {} known",
-                count(status.peers, "peer"),
-                count(status.listings, "server")
+                count(peers, "peer"),
+                count(daemon.control.directory.stats().listings, "server")
             ));
             told = Some(alone);
         } else if told != Some(alone) && (joining.elapsed() >= JOINING || told.is_some()) {

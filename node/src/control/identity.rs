@@ -13,6 +13,7 @@ use homehost_runtime::wall_ms;
 use super::{Control, count};
 use crate::exit;
 use crate::identity::{Fork, Identity, IdentityError, Prepared, Standing, key_text, parse_key};
+use crate::wire::storage::Unwritable;
 
 /// An identity for a person.
 pub(crate) fn view(identity: &Identity) -> View {
@@ -76,12 +77,14 @@ pub(crate) fn servers_in_the_way(servers: usize) -> IdentityError {
 
 impl Control {
     /// What the owner should look at, in sentences.
-    pub(super) fn attention(&self) -> Vec<String> {
+    pub(super) fn attention(&self, unwritable: Option<&Unwritable>) -> Vec<String> {
         let view = self.keys.look(view);
         let phrase = (view.phrase == PhraseState::NotYet).then(|| NO_PHRASE.to_owned());
         let conflict = self.keys.conflict().map(|fork| fork.advice().to_owned());
         let clock = self.clock.attention();
-        let keys = [conflict, view.ended, self.lost.clone(), clock, phrase].into_iter().flatten();
+        let disk = unwritable.map(Unwritable::attention);
+        let keys = [disk, conflict, view.ended, self.lost.clone(), clock, phrase];
+        let keys = keys.into_iter().flatten();
         keys.chain(self.settings.attention()).collect()
     }
 

@@ -137,6 +137,9 @@ fn take_in(facts: &mut Facts, answers: &Answers) {
         facts.identity = Some(Ok(identity.clone()));
     }
     facts.clock.others = status.clock.clone();
+    // The node may run as another user, or need more room than a small file.
+    let unwritable = status.unwritable.clone();
+    facts.disk.problem = unwritable.or(facts.disk.problem.take());
     if let Some(config) = &answers.config {
         facts.settings = config.problem.clone().or_else(|| {
             let waiting = config.waiting.join(" and ");

@@ -15,7 +15,7 @@ mod tests;
 use std::path::Path;
 
 use homehost_runtime::Tasks;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{DataDir, OpenError, Row, StoreError};
 use engine::Engine;
@@ -114,6 +114,7 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     commands: mpsc::Sender<Command>,
+    trouble: watch::Receiver<Option<StoreError>>,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -160,6 +161,7 @@ impl Ledger {
     /// [`OpenError::Newer`] and [`OpenError::Damaged`] leave the files as they are.
     pub fn open(dir: &DataDir, tasks: &Tasks) -> Result<Self, OpenError> {
         let engine = Engine::open(dir)?;
+        let trouble = engine.trouble();
         let (commands, inbox) = mpsc::channel(QUEUE_MAX);
         let (ended, end) = oneshot::channel::<()>();
         let lock = dir.clone();
@@ -180,7 +182,7 @@ impl Ledger {
                 () = shutdown.stopping() => Ok(()),
             }
         });
-        Ok(Self { commands })
+        Ok(Self { commands, trouble })
     }
 
     /// Whether a data folder has a ledger, sound or not; [`Ledger::open`] makes
@@ -283,6 +285,12 @@ impl Ledger {
     pub async fn restart_seq(&self, key: &[u8], now_ms: u64) -> Result<u64, StoreError> {
         let key = key.to_vec();
         self.ask(|reply| Command::NextSeq { key, now_ms, begin: Begin::Clock, reply }).await
+    }
+
+    /// Why the last change was not written; nothing once one was. It does not try
+    /// by itself.
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.trouble.borrow().clone()
     }
 
     /// Does what was sent before, then closes the database, so that the next

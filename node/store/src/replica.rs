@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use homehost_protocol::limits::ENVELOPE_BYTES_MAX;
 use homehost_runtime::Tasks;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dir::store_in;
 use crate::{DataDir, OpenError, Row, StoreError};
@@ -43,6 +43,7 @@ const ROW_BYTES_MAX: usize = 2 * ENVELOPE_BYTES_MAX;
 #[derive(Clone, Debug)]
 pub struct Replica {
     commands: mpsc::Sender<Command>,
+    trouble: watch::Receiver<Option<StoreError>>,
 }
 
 /// What was found when a replica was opened.
@@ -88,6 +89,7 @@ impl Replica {
     /// the files as they are. Never [`OpenError::Damaged`].
     pub fn open(dir: &DataDir, tasks: &Tasks) -> Result<(Self, Opened), OpenError> {
         let (engine, opened) = Engine::open(&dir.store())?;
+        let trouble = engine.trouble();
         let (commands, inbox) = mpsc::channel(QUEUE_MAX);
         let (ended, end) = oneshot::channel::<()>();
         let lock = dir.clone();
@@ -99,7 +101,7 @@ impl Replica {
             })
             .map_err(|error| OpenError::io(&dir.store(), error))?;
         tasks.spawn("replica", watch(commands.downgrade(), end, tasks.shutdown()));
-        Ok((Self { commands }, opened))
+        Ok((Self { commands, trouble }, opened))
     }
 
     /// What [`Replica::open`] would refuse of a folder that nobody has, without
@@ -152,6 +154,12 @@ impl Replica {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Flush { reply }).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Why changes wait in memory; nothing once they are written, which is tried
+    /// again and again.
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.trouble.borrow().clone()
     }
 
     /// Flushes and closes the database. All handles do nothing from then on; to

@@ -9,6 +9,7 @@ use redb::backends::InMemoryBackend;
 use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, StorageBackend as _, TableDefinition,
 };
+use tokio::sync::watch;
 
 use super::{Batch, Begin, Command, End, Reply, Scan, Table, schema};
 use crate::error::Fault;
@@ -36,6 +37,8 @@ pub(super) struct Engine {
     /// `None` after an I/O error: redb refuses everything from then on, and is
     /// opened anew by the next command.
     database: Option<Database>,
+    /// Why the last transaction failed, if it did.
+    trouble: watch::Sender<Option<StoreError>>,
     /// Transactions that were committed.
     #[cfg(test)]
     pub(super) transactions: usize,
@@ -194,9 +197,15 @@ impl Engine {
             path,
             opener,
             database: Some(database),
+            trouble: watch::Sender::new(None),
             #[cfg(test)]
             transactions: 0,
         })
+    }
+
+    /// Why the last transaction failed, if it did.
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<StoreError>> {
+        self.trouble.subscribe()
     }
 
     /// Answers commands: those that read first, then those that write, in their
@@ -262,6 +271,8 @@ impl Engine {
         });
         match done {
             Ok(done) => {
+                // Before whoever waits is told, and may look.
+                self.trouble.send_replace(None);
                 #[cfg(test)]
                 {
                     self.transactions += 1;
@@ -279,6 +290,7 @@ impl Engine {
             }
             Err(error) => {
                 tracing::warn!(%error, waiting = writes.len(), "the ledger was not written");
+                self.trouble.send_replace(Some(error.clone()));
                 for write in writes {
                     match write {
                         Write::Commit { reply, .. } => drop(reply.send(Err(error.clone()))),

@@ -387,6 +387,7 @@ fn a_full_disk_is_an_error_until_there_is_room_again() {
     let temp = tempfile::tempdir().unwrap();
     let full = Arc::new(AtomicBool::new(false));
     let mut engine = Engine::open_with(temp.path(), opener(full.clone())).unwrap();
+    let trouble = engine.trouble();
     let mut commit = |n: u32| {
         let (reply, mut answer) = oneshot::channel();
         let batch = Batch::new().put(Table::Servers, "a", n.to_string());
@@ -397,13 +398,16 @@ fn a_full_disk_is_an_error_until_there_is_room_again() {
         (answer.try_recv().unwrap(), read.try_recv().unwrap())
     };
     assert!(commit(1).0.is_ok());
+    assert!(trouble.borrow().is_none());
     full.store(true, Ordering::SeqCst);
     for n in 2..5 {
         assert!(matches!(commit(n).0, Err(StoreError::Full)));
+        assert!(matches!(*trouble.borrow(), Some(StoreError::Full)));
     }
     full.store(false, Ordering::SeqCst);
     let (written, read) = commit(5);
     written.unwrap();
+    assert!(trouble.borrow().is_none());
     assert_eq!(read.unwrap(), Some(b"5".to_vec()));
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sled::Db;
+use tokio::sync::watch;
 
 use super::{Opened, ROW_BYTES_MAX, ROWS_MAX, files};
 use crate::error::Fault;
@@ -33,6 +34,8 @@ pub(super) struct Engine {
     /// Whether a row too many was already spoken of.
     told_full: bool,
     last_reopen: Option<Instant>,
+    /// Why it cannot be written, while it cannot.
+    trouble: watch::Sender<Option<StoreError>>,
 }
 
 impl Engine {
@@ -50,8 +53,14 @@ impl Engine {
             dropped: 0,
             told_full: false,
             last_reopen: None,
+            trouble: watch::Sender::new(None),
         };
         Ok((engine, Opened { healed: found.healed }))
+    }
+
+    /// Why it cannot be written, while it cannot.
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<StoreError>> {
+        self.trouble.subscribe()
     }
 
     pub(super) fn change(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
@@ -131,6 +140,7 @@ impl Engine {
         match Fault::guard(|| db.flush().map_err(Fault::of_sled)) {
             Ok(_) => {
                 self.unflushed.clear();
+                self.trouble.send_if_modified(|trouble| trouble.take().is_some());
                 Ok(())
             }
             Err(fault) => Err(self.fail(fault)),
@@ -168,6 +178,7 @@ impl Engine {
     pub(super) fn fail(&mut self, fault: Fault) -> StoreError {
         let error = StoreError::from(fault);
         tracing::warn!(%error, "the replica failed and is opened anew when it can be");
+        self.trouble.send_replace(Some(error.clone()));
         let db = self.db.take();
         // sled may panic on its way out after an error.
         let _ = Fault::guard(|| {

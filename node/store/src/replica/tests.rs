@@ -258,12 +258,15 @@ fn a_database_that_failed_is_opened_anew_and_nothing_is_missing() {
     engine.change(b"before".to_vec(), Some(b"1".to_vec()));
     engine.flush().unwrap();
     engine.change(b"unflushed".to_vec(), Some(b"2".to_vec()));
+    let trouble = engine.trouble();
     engine.fail(crate::error::Fault::Full);
+    assert!(matches!(*trouble.borrow(), Some(StoreError::Full)));
     engine.change(b"meanwhile".to_vec(), Some(b"3".to_vec()));
     engine.change(b"before".to_vec(), None);
     assert_eq!(engine.load_all().len(), 2);
     let now = Instant::now();
     engine.tick(now);
+    assert!(trouble.borrow().is_none());
     let keys: Vec<_> = engine.load_all().into_iter().map(|row| row.0).collect();
     assert_eq!(keys, [b"meanwhile".to_vec(), b"unflushed".to_vec()]);
 }
