@@ -173,6 +173,11 @@ impl DialRules {
         self.state().hold(address, Holder::Mdns(peer), now);
     }
 
+    /// Whether mDNS hears of a peer at the moment.
+    pub(crate) fn is_found(&self, peer: PeerId) -> bool {
+        self.state().near.is_holder(Holder::Mdns(peer))
+    }
+
     /// A peer was here before the restart, as an authenticated connection
     /// showed. It may be looked for for a while.
     pub(crate) fn remembered(&self, peer: PeerId, address: &Multiaddr, now: Instant) {

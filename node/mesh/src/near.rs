@@ -99,6 +99,11 @@ impl NearPlaces {
         self.forget(now);
     }
 
+    /// Whether this one vouches for any place at the moment.
+    pub(crate) fn is_holder(&self, holder: Holder) -> bool {
+        self.grants.values().any(|grant| grant.holders.contains(&holder))
+    }
+
     /// Whether this place may be dialled.
     pub(crate) fn contains(&self, place: Place, now: Instant) -> bool {
         self.grants.get(&place).is_some_and(|grant| !grant.is_over(now))
@@ -165,7 +170,9 @@ mod tests {
         alone.hold(near, mdns, now);
         alone.leave(Some(other), mdns, now);
         assert!(alone.contains(near, now + LINGER));
+        assert!(alone.is_holder(mdns) && !alone.is_holder(link(1)));
         alone.leave(Some(near), mdns, now);
+        assert!(!alone.is_holder(mdns), "it is heard no longer");
         assert!(alone.contains(near, now + LINGER / 2));
         assert!(!alone.contains(near, now + LINGER));
         alone.hold(near, mdns, now + LINGER * 2);

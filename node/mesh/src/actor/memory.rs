@@ -79,7 +79,7 @@ impl Actor {
         let (Some(node), Some(role)) = (node_of(peer), self.peers.role(peer)) else { return };
         self.memory.cache.joined(node, self.peers.addresses(peer), role, now());
         self.status_changed = true;
-        if self.is_bootstrap(peer) {
+        if self.is_bootstrap(peer) || self.rules.is_found(*peer) {
             self.discovery.met_by_other_means();
         }
     }

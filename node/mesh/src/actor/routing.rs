@@ -383,6 +383,9 @@ impl Actor {
             };
             if near {
                 self.rules.found(peer, &address, now);
+                if self.peers.has_joined(&peer) {
+                    self.discovery.met_by_other_means();
+                }
             }
             if near && dials < MDNS_DIALS_MAX && !self.peers.is_connected(&peer) {
                 dials += 1;
