@@ -1,6 +1,7 @@
 //! The one door: every action of every person, page and program ends here, and
 //! every view is made here.
 
+pub(crate) mod home_address;
 pub(crate) mod identity;
 mod invite;
 mod metrics;
@@ -20,7 +21,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use homehost_api::{
     Action, ActionRequest, ApiError, ConfigView, DirectoryChange, DirectoryPage, DiscoverQuery,
     ErrorKind, Identity, Invitation, LogLine, Lookup, MeshStats, NetworkFacts, NodeApi, NodeStatus,
-    Peer, Principal, Receipt, Server, ServerReach,
+    Peer, Principal, Receipt, Server, ServerReach, Visibility,
 };
 use homehost_directory::{DirectoryClosed, DirectoryHandle};
 use homehost_hosting::{ErrorClass, HostingHandle, KeepData, PowerError, ServerView};
@@ -39,6 +40,7 @@ use crate::wire::exchange::RepairStats;
 use crate::wire::prove::Reports;
 use crate::wire::storage::Storage;
 
+pub(crate) use home_address::HomeAddress;
 pub(crate) use identity::NO_PHRASE;
 pub(crate) use invite::multiaddrs as invited;
 pub(crate) use metrics::register_metrics;
@@ -75,6 +77,7 @@ pub(crate) struct Control {
     pub(crate) repairs: Arc<RepairStats>,
     pub(crate) clock: ClockHandle,
     pub(crate) storage: Storage,
+    pub(crate) home: HomeAddress,
     /// A sentence when servers were lost with the ledger before this start.
     pub(crate) lost: Option<String>,
     pub(crate) audit: Audit,
@@ -91,6 +94,12 @@ pub(crate) struct Control {
 impl Control {
     fn servers_now(&self) -> Arc<std::collections::BTreeMap<ServerId, ServerView>> {
         self.hosting.servers().borrow().clone()
+    }
+
+    /// Somebody who was told makes a server public.
+    async fn becomes_public(&self) {
+        let mesh = self.mesh.status().borrow().clone();
+        self.home.becomes_public(&mesh).await;
     }
 
     /// How many games run.
@@ -189,6 +198,9 @@ impl Control {
             }
             Action::ServerSet { server, visibility } => {
                 let server = self.find(server)?;
+                if *visibility == Visibility::Public {
+                    self.becomes_public().await;
+                }
                 let told = views::visibility_of(*visibility);
                 self.hosting.set_visibility(&server.definition.id, told).await.map_err(power)?;
                 Ok(done(&server, &format!("is {}", views::told(*visibility))))
@@ -228,6 +240,9 @@ impl Control {
         let definition = new_server::definition(new, &self.keys.state())?;
         let (server, name) = (definition.id, definition.name.clone());
         let hidden = definition.ports.is_empty();
+        if new.visibility == Visibility::Public {
+            self.becomes_public().await;
+        }
         self.hosting.add(definition).await.map_err(|error| refused(error.class(), &error))?;
         if new.start {
             // The server stays defined: what is wrong can be mended and tried again.
@@ -241,7 +256,7 @@ impl Control {
         if new.start {
             message.push_str(" and is starting");
         }
-        if new.visibility != homehost_api::Visibility::Public {
+        if new.visibility != Visibility::Public {
             message.push_str(&format!("; it is {}", views::told(new.visibility)));
         }
         if hidden {
@@ -357,6 +372,10 @@ impl NodeApi for Control {
         let mesh = self.mesh.status().borrow().clone();
         let stats = self.directory.stats();
         let unwritable = self.storage.problem().await;
+        let has_public = servers.values().any(|server| server.definition.visibility.is_none());
+        let shows_home = self.home.attention(has_public, &mesh).await;
+        let mut attention = self.attention(unwritable.as_ref());
+        attention.extend(shows_home.map(str::to_owned));
         Ok(NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.keys.node().to_string(),
@@ -373,8 +392,8 @@ impl NodeApi for Control {
             tombstones: stats.tombstones,
             servers_running: self.games_running(),
             servers: servers.len(),
-            before_public: views::before_public(&servers, &mesh).map(str::to_owned),
-            attention: self.attention(unwritable.as_ref()),
+            before_public: self.home.before_public(&mesh).map(str::to_owned),
+            attention,
             unwritable: unwritable.map(|why| why.reason()),
             clock: self.clock.view(),
             refused: stats.refused.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::watch::{Loaded, OnNetwork, SetLog, Settings};
-use crate::control::{Control, Stop};
+use crate::control::{Control, HomeAddress, Stop};
 use crate::exit::{self, Failure, failure};
 use crate::identity::Identity;
 use crate::identity::keys::Keys;
@@ -221,6 +221,7 @@ impl Daemon {
         tasks.spawn("own-keys", own_keys.run(tasks.shutdown()));
 
         crate::control::register_metrics(&mut registry, &directory, &hosting);
+        let home = HomeAddress::open(ledger.clone()).await;
         let (stop, asked) = watch::channel(Stop::No);
         let control = Arc::new_cyclic(|this| Control {
             keys,
@@ -236,6 +237,7 @@ impl Daemon {
             repairs,
             clock,
             storage: Storage::new(config.data_dir.clone(), ledger.clone(), replica.clone()),
+            home,
             lost,
             audit: Audit::new(ledger.clone()),
             registry: Arc::new(registry),

@@ -41,7 +41,7 @@ pub struct NodeStatus {
     /// Its own servers.
     pub servers: usize,
     /// What to tell the owner before the first server is listed for everybody;
-    /// null once one is, and where no address of a home would be told.
+    /// null once it was told, and where no address of a home would be told.
     #[serde(default)]
     pub before_public: Option<String>,
     /// What its owner should look at, in sentences that say what to do.

@@ -1,6 +1,5 @@
 //! The node's own types, made into what a person sees.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use homehost_api::{
@@ -9,18 +8,18 @@ use homehost_api::{
 };
 use homehost_directory::{Query, RowView, SearchError, Sort};
 use homehost_hosting::{ServerView, State};
-use homehost_mesh::{MeshStatus, PeerInfo};
+use homehost_mesh::PeerInfo;
 use homehost_protocol::UnixMillis;
 use homehost_protocol::limits::{
     GAME_BYTES_MAX, GAME_VERSION_BYTES_MAX, LANGUAGE_BYTES_MAX, QUERY_TEXT_BYTES_MAX,
     REGION_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX,
 };
 use homehost_protocol::record::listing::{Visibility as wire, flags};
-use homehost_protocol::{Record, ServerId, Validated};
+use homehost_protocol::{Record, Validated};
 use homehost_runtime::wall_ms;
 
 use super::{Control, reachability as network};
-use crate::wire::join::{ip_of, ips_for, join_addresses};
+use crate::wire::join::{ips_for, join_addresses};
 
 impl Control {
     pub(super) fn server_view(&self, server: &ServerView) -> Server {
@@ -91,22 +90,6 @@ pub(super) fn visibility_of(told: Visibility) -> Option<wire> {
         Visibility::Unlisted => Some(wire::Unlisted),
         Visibility::Lan => Some(wire::Lan),
     }
-}
-
-/// What is said before the first server is listed for everybody.
-const BEFORE_PUBLIC: &str = "a public server is listed with the address of your home, for everybody \
-                             and as long as it runs; --visibility unlisted shows it to those who \
-                             have its id, and lan to those on your LAN";
-
-/// The sentence, unless a server is public already, or no address of a home
-/// would be told because the node listens on this machine alone.
-pub(super) fn before_public(
-    servers: &BTreeMap<ServerId, ServerView>,
-    mesh: &MeshStatus,
-) -> Option<&'static str> {
-    let told = servers.values().any(|server| server.definition.visibility.is_none());
-    let local = mesh.listening.iter().filter_map(ip_of).all(|ip| ip.is_loopback());
-    (!told && !local).then_some(BEFORE_PUBLIC)
 }
 
 /// Where a server's files lie.
@@ -297,28 +280,5 @@ pub(crate) fn directory_row(row: RowView) -> DirectoryRow {
         whitelist: has(flags::WHITELIST),
         modded: has(flags::MODDED),
         pvp: has(flags::PVP),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_home_address_is_spoken_of_only_where_there_is_one_to_tell() {
-        let listening = |addresses: &[&str]| MeshStatus {
-            listening: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-            ..MeshStatus::default()
-        };
-        let none = BTreeMap::new();
-        for (addresses, told) in [
-            (&["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"][..], false),
-            (&["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.0.9/tcp/1"], true),
-            (&["/ip4/8.8.8.8/tcp/1"], true),
-            (&[], false),
-        ] {
-            let said = before_public(&none, &listening(addresses));
-            assert_eq!(said.is_some(), told, "{addresses:?}");
-        }
     }
 }
