@@ -138,7 +138,7 @@ pub(crate) struct Home {
     /// The host's own address of IPv6, if it has a global one.
     pub(crate) host6: Option<Ipv6Addr>,
     number: u8,
-    upnpd: Option<Upnpd>,
+    pub(crate) upnpd: Option<Upnpd>,
     pmpd: Option<Pmpd>,
 }
 

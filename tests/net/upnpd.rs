@@ -16,8 +16,6 @@ pub(crate) const SHORT: Duration = Duration::from_secs(60);
 const CONFIG: &str = "\
 ext_ifname=wan
 listening_ip=lan
-port=5000
-enable_natpmp=yes
 secure_mode=yes
 upnp_table_name=home
 upnp_nat_table_name=home
@@ -39,10 +37,16 @@ pub(crate) struct Upnpd {
 impl Upnpd {
     /// Starts it on a router and waits until it takes requests.
     ///
-    /// Without UPnP it answers PCP and NAT-PMP, and whoever speaks both asks by
-    /// PCP; it promises a port for [`SHORT`].
+    /// It answers UPnP alone; or PCP and NAT-PMP, of which whoever speaks both
+    /// takes PCP, and promises a port for [`SHORT`].
     #[track_caller]
     pub(crate) fn start(router: &Namespace, upnp: bool) -> Self {
+        Self::start_at(router, upnp, 5000)
+    }
+
+    /// The same, with UPnP at another port: after an update, say.
+    #[track_caller]
+    pub(crate) fn start_at(router: &Namespace, upnp: bool, port: u16) -> Self {
         let program = target_dir().join("test-net/miniupnpd");
         assert!(
             program.exists(),
@@ -52,10 +56,17 @@ impl Upnpd {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let [config, log, pid] = ["config", "log", "pid"].map(|name| folder.path().join(name));
         let more = match upnp {
-            true => "enable_upnp=yes\nmin_lifetime=120\nmax_lifetime=86400\n".to_owned(),
+            true => format!(
+                "enable_upnp=yes\nenable_natpmp=no\nport={port}\nmin_lifetime=120\n\
+                 max_lifetime=86400\n"
+            ),
             false => {
                 let short = SHORT.as_secs();
-                format!("enable_upnp=no\nmin_lifetime={}\nmax_lifetime={short}\n", short - 1)
+                format!(
+                    "enable_upnp=no\nenable_natpmp=yes\nport={port}\nmin_lifetime={}\n\
+                     max_lifetime={short}\n",
+                    short - 1
+                )
             }
         };
         // What is allowed comes last, as in every such file.
@@ -68,15 +79,15 @@ impl Upnpd {
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file has two handles"));
         let child = command.stderr(output).spawn().expect("it can be run");
         let started = Self { child, _folder: folder };
-        eventually(Duration::from_secs(20), "miniupnpd takes requests", || ready(&log));
+        eventually(Duration::from_secs(20), "miniupnpd takes requests", || ready(&log, upnp));
         started
     }
 }
 
-fn ready(log: &Path) -> Result<(), String> {
+fn ready(log: &Path, upnp: bool) -> Result<(), String> {
     let said = fs::read_to_string(log).unwrap_or_default();
-    // It opens this socket last.
-    if said.contains("Listening for NAT-PMP") { Ok(()) } else { Err(said) }
+    let word = if upnp { "HTTP listening on port" } else { "Listening for NAT-PMP" };
+    if said.contains(word) { Ok(()) } else { Err(said) }
 }
 
 impl Drop for Upnpd {

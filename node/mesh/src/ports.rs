@@ -211,6 +211,11 @@ impl Plan {
         self.entries.values().filter(|entry| entry.failures >= 2).count()
     }
 
+    /// Whether the router goes on refusing what it forwards already.
+    pub(crate) fn is_refused_again(&self) -> bool {
+        self.entries.values().any(|entry| entry.mapped.is_some() && entry.failures >= 2)
+    }
+
     /// What a node that stops takes back: all but the ports of games, which may
     /// go on and are forgotten within the hour; and those that would be never.
     pub(crate) fn last_jobs(&self, mesh: &[PortWish]) -> Vec<Job> {

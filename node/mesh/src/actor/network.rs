@@ -341,7 +341,7 @@ impl Actor {
             self.swarm.remove_external_address(gone);
         }
         for new in confirmed.difference(&self.net.external) {
-            tracing::info!(address = %new, "the world reaches this node");
+            tracing::debug!(address = %new, "an address is confirmed");
             self.swarm.add_external_address(new.clone());
         }
         let public = !confirmed.is_empty();

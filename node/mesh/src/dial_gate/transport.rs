@@ -1,6 +1,7 @@
 //! The rules of the gate around a transport.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -14,8 +15,11 @@ use libp2p::multiaddr::Protocol;
 use super::{DialRules, TYPED_NAME, has_name};
 use crate::scope;
 
-/// Within what time all addresses of a peer are dialled.
+/// Within what time all addresses of a peer are dialled, one after another.
 const TOGETHER: Duration = Duration::from_millis(5);
+
+/// The same where each is a name that is looked up by itself.
+const LOOKED_UP: Duration = Duration::from_millis(100);
 
 /// Which addresses a transport is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,24 +64,26 @@ where
             Ok(wait) => wait,
             Err(reason) => return Ok(refused(reason)),
         };
-        // On one machine nothing is between the two.
-        let ip = scope::ip_of(&address).filter(|ip| !ip.is_loopback());
-        let by_tcp = address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
-        if let Some(ip) = ip.filter(|_| !by_tcp) {
-            self.rules.dialled_by_quic(ip, now);
+        // On one machine nothing is between the two, and a circuit is neither.
+        let far = |ip: &IpAddr| self.way == Way::Direct && !ip.is_loopback();
+        let ip = scope::ip_of(&address).filter(far);
+        let by_quic = address.iter().any(|part| part == Protocol::QuicV1);
+        if let Some(ip) = ip.filter(|_| by_quic) {
+            self.rules.dialled_by_quic(ip, now + wait);
         }
-        let second = ip.filter(|_| by_tcp);
+        let second = ip.filter(|_| !by_quic);
         if wait.is_zero() && second.is_none() {
             return self.dial_at_once(address, opts);
         }
         let rules = self.rules.clone();
+        let named = TYPED_NAME.try_with(|()| ()).is_ok();
+        let together = if named { LOOKED_UP } else { TOGETHER };
         // No packet leaves before the future is polled.
         self.inner.dial(address, opts).map(|dial| {
             async move {
                 tokio::time::sleep(wait).await;
                 if let Some(ip) = second {
-                    // The addresses of a peer are dialled one after another.
-                    tokio::time::sleep(TOGETHER).await;
+                    tokio::time::sleep(together).await;
                     tokio::time::sleep(rules.gives_way(ip, Instant::now())).await;
                 }
                 dial.await

@@ -173,6 +173,9 @@ impl Keeper {
             self.router = None;
             self.search_at = Instant::now() + SEARCH_AGAIN / 10;
             self.problem = self.plan.facts().into_iter().find_map(|of| of.problem);
+        } else if self.plan.is_refused_again() {
+            // Switched off and on, it may be found elsewhere than before.
+            (self.router, self.search_at) = (None, Instant::now());
         }
     }
 
@@ -188,13 +191,17 @@ impl Keeper {
         }
         match Router::find(gateway, local, self.nonces).await {
             Ok(router) => {
-                let outside = router.external;
-                tracing::info!(protocol = ?router.protocol(), ?outside, "a router was found");
+                tracing::info!(protocol = ?router.protocol(), "a router was found");
+                tracing::debug!(outside = ?router.external, "it has an address outside");
                 (self.router, self.problem) = (Some(router), None);
                 self.refresh_at = Instant::now() + REFRESH;
                 self.plan.start_over(Instant::now());
             }
-            Err(problem) => self.problem = Some(problem),
+            Err(problem) => {
+                self.problem = Some(problem);
+                // Whatever was promised, nobody can be asked to keep it.
+                self.plan.start_over(Instant::now());
+            }
         }
     }
 
