@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::views::{StatusView, bytes, duration};
+use crate::views::{StatusView, bytes, count, duration};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --soft: #888; --warn: #b00020; }
@@ -145,7 +145,8 @@ fn turned_away(page: &mut String, samples: &[Sample<'_>]) {
 }
 
 fn deny(page: &mut String, status: &StatusView) {
-    let _ = writeln!(page, "<h2>Deny list</h2>\n<p>{} entries hold.</p>", status.deny.entries);
+    let entries = count(status.deny.entries, "entry holds", "entries hold");
+    let _ = writeln!(page, "<h2>Deny list</h2>\n<p>{entries}.</p>");
     if status.deny.problem.is_some() {
         page.push_str(
             "<p class=warn>The file as it is now has a mistake in it and does not hold; \

@@ -106,7 +106,7 @@ pub(crate) fn table(peers: &[PeerView]) -> String {
 }
 
 /// A number of things.
-fn count(n: usize, one: &str, more: &str) -> String {
+pub(crate) fn count(n: usize, one: &str, more: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { more })
 }
 

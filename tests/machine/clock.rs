@@ -49,7 +49,8 @@ fn a_clock_a_day_off_is_named_and_all_is_well_when_it_is_set_right() {
         let status = says("the clock is named", true);
         assert!(status["attention"].to_string().contains("24 hours"), "{off}: {status}");
         let (level, said) = crate::diagnosis(&node, "clock");
-        assert!(level == "red" && said.contains("24 hours"), "{off}: {said}");
+        // One other host may be the one that is wrong.
+        assert!(level == "amber" && said.contains("24 hours"), "{off}: {said}");
         // No restart.
         set("+0");
         witness.sees(&own, "live", Duration::from_secs(150));

@@ -9,6 +9,9 @@ use serde_json::Value;
 /// Longest real wait, on a machine that does much else.
 const FOUND: Duration = Duration::from_secs(90);
 
+/// Longest real pause of a busy machine.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// How often is looked, in real time.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -26,17 +29,21 @@ fn has_all(node: &Node<'_>, others: &[String]) {
     });
 }
 
-/// Each node has one row of each server, and none has become stale meanwhile.
+/// Each node has one row of each server, and none stays stale: a machine that
+/// does much else for a second is silent for a minute on these clocks.
 #[track_caller]
 fn all_are_live(nodes: &[Node<'_>; 3], ids: &[Value], when: Duration) {
     for (n, node) in nodes.iter().enumerate() {
-        let rows = node.rows("?all=true&limit=1000");
-        for id in ids {
-            let mut of_id = rows.iter().filter(|row| row["id"] == *id);
-            let row = of_id.next().unwrap_or_else(|| panic!("{n} lost {id} at {when:?}"));
-            assert_eq!(row["status"], "live", "{n} at {when:?}: {row:#}");
-            assert!(of_id.next().is_none(), "{n} lists it twice: {rows:#?}");
-        }
+        eventually(PAUSE, "no row stays stale", || {
+            let rows = node.rows("?all=true&limit=1000");
+            ids.iter().try_for_each(|id| {
+                let mut of_id = rows.iter().filter(|row| row["id"] == *id);
+                let row = of_id.next().unwrap_or_else(|| panic!("{n} lost {id} at {when:?}"));
+                assert!(of_id.next().is_none(), "{n} lists it twice: {rows:#?}");
+                let live = row["status"] == "live";
+                live.then_some(()).ok_or_else(|| format!("{n} at {when:?}: {row:#}"))
+            })
+        });
     }
 }
 
@@ -75,7 +82,10 @@ fn without_bootstrap_nodes(day: Duration, speed: u32) {
         std::thread::sleep(LOOK);
     }
     println!("{:.1} hours, looked at {looks} times", day.as_secs_f64() / 3600.0);
-    assert_eq!(nodes.each_ref().map(attention), before, "nobody has to do anything");
+    eventually(PAUSE, "nobody has to do anything", || {
+        let now = nodes.each_ref().map(attention);
+        if now == before { Ok(()) } else { Err(format!("{now:?}")) }
+    });
 
     // What is new is heard, and who was away finds the others from memory.
     let evening = nodes[0].host(&Game::stand_in(&test, "Evening", 1))["id"].take();
@@ -89,7 +99,7 @@ fn without_bootstrap_nodes(day: Duration, speed: u32) {
 
 #[test]
 fn two_hours_without_bootstrap_nodes_change_nothing() {
-    without_bootstrap_nodes(Duration::from_secs(2 * 3600), 60);
+    without_bootstrap_nodes(Duration::from_secs(2 * 3600), 40);
 }
 
 #[test]

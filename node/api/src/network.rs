@@ -50,8 +50,10 @@ pub struct InvitedAddress {
     pub scope: String,
     /// Whether somebody got through to it: of this node's own addresses, a peer of
     /// another network; of another node's, this one.
+    #[serde(default)]
     pub state: AddressState,
     /// From where it is reached, and on which condition, for a person.
+    #[serde(default)]
     pub reached: String,
 }
 
@@ -219,7 +221,7 @@ pub enum AddressSource {
 }
 
 /// Whether the world reaches a node at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AddressState {
     /// A peer of another network did.
@@ -227,6 +229,7 @@ pub enum AddressState {
     /// Peers of other networks tried in vain.
     Refuted,
     /// It was not tried.
+    #[default]
     Unknown,
 }
 

@@ -65,6 +65,9 @@ pub struct ClockView {
     /// How far it is off and what that means, as in "it is …"; null when it is
     /// as others have it.
     pub problem: Option<String>,
+    /// How many others say so.
+    #[serde(default)]
+    pub owners: usize,
 }
 
 /// What a node was told, and from where it knows.

@@ -299,7 +299,8 @@ pub(crate) fn keep_invitation(
     let mut text = before.clone();
     let given = config.given(super::NETWORK);
     let network = Value::Network(network.clone());
-    if given.is_none() {
+    // That is what a node on loopback is on by itself; said, it would stay there.
+    if given.is_none() && network != Value::Network(NetworkName::local()) {
         text = with(&name, &text, super::NETWORK, &network).map_err(refused)?;
     }
     let mut all = config.bootstrap();

@@ -5,6 +5,7 @@
 //! said once: that it was is kept in the ledger.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use homehost_mesh::MeshStatus;
 use homehost_store::{Batch, Ledger, Table};
@@ -17,10 +18,12 @@ const BEFORE_PUBLIC: &str = "a public server is listed with the address of your 
                              have its id, and lan to those on your LAN";
 
 /// What is said when public servers were there before the address was.
-const NOW_PUBLIC: &str = "this node no longer listens on this machine alone, so your public servers \
-                          are listed with the address of your home, for everybody and as long as \
-                          they run: `homehost server set NAME --visibility unlisted` shows one to \
+const NOW_PUBLIC: &str = "your public servers are listed with the address of your home, for everybody \
+                          and as long as they run: `homehost server set NAME --visibility unlisted` shows one to \
                           those who have its id, and lan to those on your LAN";
+
+/// Longest wait for the ledger.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// The row that says that it was said.
 const TOLD: &[u8] = b"told/home-address";
@@ -70,9 +73,11 @@ impl HomeAddress {
 
     async fn keep(&self) {
         let batch = Batch::new().put(Table::Meta, TOLD, b"1".as_slice());
-        if let Err(error) = self.ledger.commit(batch).await {
+        // Nobody waits long for a disk to hear a sentence.
+        let kept = tokio::time::timeout(KEPT, self.ledger.commit(batch)).await;
+        if !matches!(kept, Ok(Ok(()))) {
             // It is said again after the next start.
-            tracing::debug!(%error, "it was not kept that the owner was told");
+            tracing::debug!(?kept, "it was not kept that the owner was told");
         }
     }
 }

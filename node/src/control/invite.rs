@@ -341,6 +341,9 @@ fn word(scope: Scope) -> &'static str {
     }
 }
 
+/// How a node comes to listen beyond its own machine.
+const LISTEN: &str = "start it without --listen and without mesh.listen in its settings";
+
 /// Who cannot use an invitation, or may not be able to, and what to do about it.
 fn note(entries: &[Entry], mesh: &MeshStatus) -> Option<String> {
     let this = entries.iter().find(|entry| entry.by == By::Own);
@@ -351,6 +354,11 @@ fn note(entries: &[Entry], mesh: &MeshStatus) -> Option<String> {
     let forward = format!("forward {port}/tcp and {port}/udp on your router to this machine");
     match (own, others) {
         (Some(Reached::Anywhere), _) => None,
+        (Some(Reached::ThisMachine), Some(Reached::Anywhere)) => Some(format!(
+            "this node listens on this machine alone, so nobody gets through to it: whoever uses \
+             the string joins by the other node that it names; so that they reach your servers, \
+             {LISTEN}"
+        )),
         (_, Some(Reached::Anywhere)) => Some(format!(
             "nobody outside is known to get through to this node itself: whoever uses it from \
              afar joins by the other node that it names, and finds this one from there; so that \
@@ -376,9 +384,10 @@ fn note(entries: &[Entry], mesh: &MeshStatus) -> Option<String> {
             "only nodes on your LAN can use it: no address of this node is known beyond your \
              router; {forward}, or join a bootstrap node first"
         )),
-        _ => Some(
-            "only nodes on this machine can use it: this node listens on loopback alone".into(),
-        ),
+        _ => Some(format!(
+            "only nodes on this machine can use it: this node listens on loopback alone; for \
+             others, {LISTEN}"
+        )),
     }
 }
 

@@ -111,7 +111,7 @@ fn each_fault_is_named_with_its_level_and_the_next_step() {
         ("disk", Level::Amber, "soon", |f| f.disk.free = Some(1_000_000_000)),
         ("clock", Level::Red, "NTP", |f| f.clock.files_ahead_ms = 24 * 3_600_000),
         ("clock", Level::Red, "NTP", |f| {
-            f.clock.others = Some(ClockView { problem: Some("3 hours behind".into()) });
+            f.clock.others = Some(ClockView { problem: Some("3 hours behind".into()), owners: 3 });
         }),
         ("store", Level::Amber, "deleted", |f| f.damaged_stores = 2),
         ("mesh port", Level::Red, "another port", |f| {
@@ -166,8 +166,9 @@ fn each_fault_is_named_with_its_level_and_the_next_step() {
 
 #[test]
 fn the_clock_is_judged_by_what_others_say_now() {
-    let right = Some(ClockView { problem: None });
-    let wrong = Some(ClockView { problem: Some("3 hours ahead of others".into()) });
+    let right = Some(ClockView { problem: None, owners: 0 });
+    let wrong = Some(ClockView { problem: Some("3 hours ahead of others".into()), owners: 3 });
+    let doubtful = wrong.clone().map(|wrong| ClockView { owners: 2, ..wrong });
     let of = |others: &Option<ClockView>, hours: i64| {
         let clock = Clock { others: others.clone(), files_ahead_ms: hours * 3_600_000 };
         super::clock(&clock)
@@ -178,6 +179,7 @@ fn the_clock_is_judged_by_what_others_say_now() {
         // Its own files are of when it was wrong.
         (&right, 24, Level::Green, "agrees"),
         (&wrong, 0, Level::Red, "it is 3 hours ahead of others"),
+        (&doubtful, 0, Level::Amber, "it is 3 hours ahead of others"),
     ] {
         let finding = of(others, hours);
         assert_eq!(finding.level, level, "{finding:?}");

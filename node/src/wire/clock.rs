@@ -106,7 +106,12 @@ impl Watch {
         let mut ahead: Vec<i64> =
             self.heard.values().filter(|(at, _)| fresh(at)).map(|(_, ahead)| *ahead).collect();
         ahead.sort_unstable();
-        let Some(median) = ahead.get(ahead.len() / 2) else { return Opinion::Unknown };
+        // Of two in the middle, the one that has less against this clock.
+        let middle = ahead.len().saturating_sub(1) / 2..=ahead.len() / 2;
+        let of_middle = middle.filter_map(|at| ahead.get(at));
+        let Some(median) = of_middle.min_by_key(|ahead| ahead.unsigned_abs()) else {
+            return Opinion::Unknown;
+        };
         let (by, owners) = (Duration::from_millis(median.unsigned_abs()), ahead.len());
         match median {
             _ if by <= OFF => Opinion::Right,
@@ -165,7 +170,12 @@ impl ClockHandle {
     /// What is known of it, for whoever asks; nothing while nobody spoke.
     pub(crate) fn view(&self) -> Option<ClockView> {
         let opinion = self.opinion();
-        (opinion != Opinion::Unknown).then(|| ClockView { problem: problem(opinion) })
+        let owners = match opinion {
+            Opinion::Unknown => return None,
+            Opinion::Right => 0,
+            Opinion::Ahead { owners, .. } | Opinion::Behind { owners, .. } => owners,
+        };
+        Some(ClockView { problem: problem(opinion), owners })
     }
 
     /// A sentence when the clock is wrong.
@@ -254,6 +264,14 @@ mod tests {
         assert_eq!(watch.jumps(later(set, DAY)), 1, "time that passes is no jump");
         watch.heard(root(1), later(set, DAY + DAY).wall, later(set, DAY));
         assert_eq!(watch.opinion(later(set, DAY)), Opinion::Behind { by: DAY, owners: 1 });
+    }
+
+    #[test]
+    fn of_two_who_disagree_the_one_counts_that_is_nearer_to_this_clock() {
+        let (mut watch, now) = begin();
+        watch.heard(root(1), UnixMillis(now.wall.0 - 86_400_000), now);
+        watch.heard(root(2), now.wall, now);
+        assert_eq!(watch.opinion(now), Opinion::Right);
     }
 
     #[test]

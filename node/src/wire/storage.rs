@@ -124,20 +124,19 @@ impl Storage {
     }
 
     async fn folder(&self, state: &mut State) -> Looked {
-        let mut look = state.under_way.take().unwrap_or_else(|| {
+        // It stays there while it is waited for: whoever asked may go away.
+        let look = state.under_way.get_or_insert_with(|| {
             let folder = self.data_dir.clone();
             tokio::task::spawn_blocking(move || {
                 write_into(&folder).err().map(|error| Unwritable::of_io(&error))
             })
         });
-        match tokio::time::timeout(ANSWER, &mut look).await {
-            // What panicked is no disk.
-            Ok(looked) => looked.unwrap_or_default(),
-            Err(_) => {
-                state.under_way = Some(look);
-                Some(Unwritable::Silent)
-            }
-        }
+        let Ok(looked) = tokio::time::timeout(ANSWER, look).await else {
+            return Some(Unwritable::Silent);
+        };
+        state.under_way = None;
+        // What panicked is no disk.
+        looked.unwrap_or_default()
     }
 
     async fn stores(&self) -> Looked {
