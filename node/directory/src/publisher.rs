@@ -10,7 +10,7 @@ use std::time::Duration;
 use homehost_protocol::limits::{LISTING_TTL_MAX, TOMBSTONE_TTL};
 use homehost_protocol::record::listing::{ListingState, Visibility};
 use homehost_protocol::record::presence::ServerPresence;
-use homehost_protocol::{Presence, ServerId, ServerListing};
+use homehost_protocol::{Presence, Scope, ServerId, ServerListing};
 
 use crate::core::Moment;
 
@@ -191,7 +191,8 @@ impl Publisher {
             said.again
                 || age >= REFRESH
                 || said.listing.is_withdrawn()
-                || (said.listing != server.listing && age >= CHANGE_PAUSE)
+                || (said.listing != server.listing
+                    && (age >= CHANGE_PAUSE || comes_into_the_world(&said.listing, server)))
         })
     }
 
@@ -210,6 +211,16 @@ impl Publisher {
         };
         self.said.iter().filter_map(told).collect()
     }
+}
+
+/// Whether players from afar can join it from now on: a node that is connected
+/// again learns its address a moment after a server came up. To be seen no more
+/// waits, so that even this has a pace.
+fn comes_into_the_world(said: &ServerListing, server: &OwnServer) -> bool {
+    let is_far = |listing: &ServerListing| {
+        listing.addresses.iter().any(|address| address.scope() == Scope::Global)
+    };
+    is_far(&server.listing) && !is_far(said)
 }
 
 fn tombstone(listing: &ServerListing) -> ServerListing {

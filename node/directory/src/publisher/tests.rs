@@ -90,6 +90,25 @@ fn a_changed_listing_waits_for_its_pause() {
 }
 
 #[test]
+fn an_address_for_everybody_is_said_at_once_and_its_loss_is_not() {
+    let mut publisher = Publisher::default();
+    let (id, open) = server(1, 0);
+    let mut near = open.clone();
+    near.listing.addresses = vec!["192.168.1.2:30000/udp".parse().expect("an address")];
+    for (second, server, said) in [
+        // It came up before anybody told the node where it is.
+        (0, &near, "lp"),
+        (1, &open, "lp"),
+        (2, &near, ""),
+        (6, &near, "lp"),
+        (7, &open, "lp"),
+    ] {
+        run(&mut publisher, &[(id, server.clone())]);
+        assert_eq!(tick(&mut publisher, second), said, "at {second} s");
+    }
+}
+
+#[test]
 fn what_could_not_be_said_is_due_again() {
     let mut publisher = Publisher::default();
     run(&mut publisher, &[server(1, 0)]);
