@@ -53,6 +53,10 @@ pub(crate) enum LinkEvent {
     Lost,
 }
 
+/// How often a shim is run again that [could not be](passes), and after what pause.
+const SPAWN_AGAIN: u32 = 8;
+const SPAWN_PAUSE: Duration = Duration::from_millis(250);
+
 /// What became of the shim of an earlier daemon.
 #[derive(Debug)]
 pub(crate) enum Attached {
@@ -88,12 +92,25 @@ pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<F
         command.spawn()
     };
     // A job that lets nobody leave refuses; within it is better than nowhere.
-    let child = spawn(true).or_else(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => spawn(false),
-        _ => Err(error),
-    });
-    let mut child =
-        child.map_err(|error| format!("cannot run {} as a shim ({error})", exe.display()))?;
+    let run = || {
+        spawn(true).or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => spawn(false),
+            _ => Err(error),
+        })
+    };
+    let mut again = SPAWN_AGAIN;
+    let mut child = loop {
+        match run() {
+            Ok(child) => break child,
+            Err(error) if again > 0 && passes(&error) => {
+                again -= 1;
+                tokio::time::sleep(SPAWN_PAUSE).await;
+            }
+            Err(error) => {
+                return Err(format!("cannot run {} as a shim ({error})", exe.display()));
+            }
+        }
+    };
     let out = child.stdout.take().ok_or("the shim has no output")?;
     let mut line = String::new();
     let mut out = BufReader::new(out.take(FIRST_WORD_BYTES_MAX));
@@ -104,6 +121,16 @@ pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<F
         Ok(Err(error)) => Err(format!("cannot hear the shim ({error})")),
         Err(_) => Err("the shim does not answer: see the load of this machine".to_owned()),
     }
+}
+
+/// Whether a program that could not be run may be run in a moment.
+fn passes(error: &io::Error) -> bool {
+    /// Somebody else has the file open, as a virus scanner has a fresh one.
+    const SHARING_VIOLATION: i32 = 32;
+    /// What Wine says on a machine that does much else.
+    const INTERNAL_ERROR: i32 = 1359;
+    let of_windows = matches!(error.raw_os_error(), Some(SHARING_VIOLATION | INTERNAL_ERROR));
+    error.kind() == io::ErrorKind::ExecutableFileBusy || cfg!(windows) && of_windows
 }
 
 /// Finds the game of an earlier daemon, or of a shim that died.
