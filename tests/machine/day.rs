@@ -105,5 +105,5 @@ fn two_hours_without_bootstrap_nodes_change_nothing() {
 #[test]
 #[ignore = "takes minutes: `cargo xtask prove --only day`"]
 fn a_day_without_bootstrap_nodes_changes_nothing() {
-    without_bootstrap_nodes(Duration::from_secs(24 * 3600), 120);
+    without_bootstrap_nodes(Duration::from_secs(24 * 3600), 240);
 }
