@@ -98,19 +98,9 @@ pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<F
             _ => Err(error),
         })
     };
-    let mut again = SPAWN_AGAIN;
-    let mut child = loop {
-        match run() {
-            Ok(child) => break child,
-            Err(error) if again > 0 && passes(&error) => {
-                again -= 1;
-                tokio::time::sleep(SPAWN_PAUSE).await;
-            }
-            Err(error) => {
-                return Err(format!("cannot run {} as a shim ({error})", exe.display()));
-            }
-        }
-    };
+    let child = patiently(run).await;
+    let mut child =
+        child.map_err(|error| format!("cannot run {} as a shim ({error})", exe.display()))?;
     let out = child.stdout.take().ok_or("the shim has no output")?;
     let mut line = String::new();
     let mut out = BufReader::new(out.take(FIRST_WORD_BYTES_MAX));
@@ -121,6 +111,17 @@ pub(crate) async fn launch(exe: &Path, folder: &Folder, adopt: bool) -> Result<F
         Ok(Err(error)) => Err(format!("cannot hear the shim ({error})")),
         Err(_) => Err("the shim does not answer: see the load of this machine".to_owned()),
     }
+}
+
+/// Runs a program, again if it [cannot be](passes) for a moment.
+async fn patiently<T>(mut run: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..SPAWN_AGAIN {
+        match run() {
+            Err(error) if passes(&error) => tokio::time::sleep(SPAWN_PAUSE).await,
+            other => return other,
+        }
+    }
+    run()
 }
 
 /// Whether a program that could not be run may be run in a moment.
@@ -283,4 +284,30 @@ fn seen_so_far(console: &Console, status: &Status) -> PlayersFromLog {
 pub(crate) fn settle(folder: &Folder) {
     let state: PathBuf = folder.run(files::STATE);
     let _ = std::fs::remove_file(state);
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_is_held_open_is_run_when_it_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        std::fs::copy("/bin/true", &program).unwrap();
+        let mut held = Some(std::fs::File::options().append(true).open(&program).unwrap());
+        let mut tries = 0;
+        let ended = patiently(|| {
+            tries += 1;
+            if tries == 3 {
+                held = None;
+            }
+            std::process::Command::new(&program).status()
+        });
+        assert!(ended.await.unwrap().success());
+        assert!(tries >= 3, "{tries}");
+        let absent = folder.path().join("absent");
+        let refused = patiently(|| std::process::Command::new(&absent).status()).await;
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }

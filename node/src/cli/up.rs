@@ -143,7 +143,7 @@ impl UpArgs {
             return Err(failure(ErrorKind::WrongState, text));
         }
         let addresses = crate::control::invited(&invite);
-        let another = file::keep_invitation(&source.file, &invite.network, &addresses)?;
+        let another = file::keep_invitation(&source.file, Some(&invite.network), &addresses)?;
         if !output.is_json() {
             let file = source.file.display();
             output

@@ -281,15 +281,15 @@ pub(crate) fn set(path: &Path, key: &'static str, value: &Value) -> Result<(), F
     write(path, &text)
 }
 
-/// Writes down where an invitation leads, for later starts: its network, unless
-/// the file names one, and its addresses, as far as they are missing. Returns what
-/// the file says of the network where that is another.
+/// Writes down where an invitation leads, for later starts: its network, if it has
+/// to be said and the file names none, and its addresses, as far as they are
+/// missing. Returns what the file says of the network where that is another.
 ///
 /// # Errors
 /// One sentence; the old file is then as it was.
 pub(crate) fn keep_invitation(
     path: &Path,
-    network: &NetworkName,
+    network: Option<&NetworkName>,
     addresses: &[Multiaddr],
 ) -> Result<Option<Given>, Failure> {
     let before = read(path)?.unwrap_or_default();
@@ -298,10 +298,9 @@ pub(crate) fn keep_invitation(
     let config = super::Config::of([parse(&name, &before).map_err(refused)?]);
     let mut text = before.clone();
     let given = config.given(super::NETWORK);
-    let network = Value::Network(network.clone());
-    // That is what a node on loopback is on by itself; said, it would stay there.
-    if given.is_none() && network != Value::Network(NetworkName::local()) {
-        text = with(&name, &text, super::NETWORK, &network).map_err(refused)?;
+    let network = network.cloned().map(Value::Network);
+    if let Some(network) = network.as_ref().filter(|_| given.is_none()) {
+        text = with(&name, &text, super::NETWORK, network).map_err(refused)?;
     }
     let mut all = config.bootstrap();
     let known = all.len();
@@ -319,5 +318,5 @@ pub(crate) fn keep_invitation(
     if text != before {
         write(path, &text)?;
     }
-    Ok(given.filter(|given| given.value != network).cloned())
+    Ok(given.filter(|given| network.is_some_and(|of| of != given.value)).cloned())
 }

@@ -1,6 +1,6 @@
 //! What can be said, what is refused and in which words.
 
-use super::file::{parse, with};
+use super::file::{keep_invitation, parse, with};
 use super::*;
 
 fn problems(text: &str) -> Vec<String> {
@@ -243,4 +243,26 @@ fn line_ends_stay_as_they_are_and_quoted_keys_are_found() {
     ] {
         assert_eq!(set(before, MDNS), after);
     }
+}
+
+#[test]
+fn an_invitation_writes_down_the_network_that_has_to_be_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = ["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
+    let keep = |name: &str, network: Option<&str>| {
+        let path = folder.path().join(name);
+        let network = network.map(|network| network.parse().unwrap());
+        let another = keep_invitation(&path, network.as_ref(), &at).unwrap();
+        (another.is_some(), std::fs::read_to_string(&path).unwrap())
+    };
+    // Also that of nodes on loopback: whoever is invited may listen everywhere.
+    for network in ["local", "friends"] {
+        let (another, text) = keep(network, Some(network));
+        assert!(!another && text.contains(&format!("network = \"{network}\"")), "{text}");
+    }
+    let (another, text) = keep("by-itself", None);
+    assert!(!another && text.contains("/ip4/127.0.0.1/tcp/4001"), "{text}");
+    assert!(!text.contains("network"), "{text}");
+    let (another, text) = keep("friends", Some("local"));
+    assert!(another && text.contains("\"friends\"") && !text.contains("\"local\""), "{text}");
 }

@@ -86,6 +86,14 @@ pub(crate) struct OnNetwork {
     pub(crate) unsaid: NetworkName,
 }
 
+impl OnNetwork {
+    /// The network, if somebody had to say it. A node that is on one by where it
+    /// listens is so again, and on another when it listens elsewhere.
+    fn said(&self) -> Option<&NetworkName> {
+        (self.name != self.unsaid).then_some(&self.name)
+    }
+}
+
 #[derive(Debug)]
 struct State {
     /// What counts.
@@ -228,7 +236,7 @@ impl Settings {
     /// # Errors
     /// Why it could not be written; it is joined all the same.
     pub(crate) async fn join(&self, addresses: Vec<Multiaddr>) -> Result<Option<Given>, Failure> {
-        let network = self.state().network.name.clone();
+        let network = self.state().network.said().cloned();
         let all = {
             let mut state = self.state();
             for address in &addresses {
@@ -240,8 +248,9 @@ impl Settings {
         };
         self.mesh.set_bootstrap(all).await;
         let file = self.source.file.clone();
-        let written =
-            tokio::task::spawn_blocking(move || file::keep_invitation(&file, &network, &addresses));
+        let written = tokio::task::spawn_blocking(move || {
+            file::keep_invitation(&file, network.as_ref(), &addresses)
+        });
         written.await.unwrap_or_else(|error| Err(failure(ErrorKind::Internal, error.to_string())))
     }
 }
